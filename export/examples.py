@@ -1,0 +1,114 @@
+"""Inputs for export and parity: an example to trace with, random batches, hostile batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from recommender.contract import Array, Limits
+from recommender.features import Request, tensors
+from recommender.users import EMPTY, History, Users
+
+_INT64 = np.iinfo(np.int64)
+
+
+def example(limits: Limits) -> dict[str, Array]:
+    """Batch 3, length 24: sizes that nothing in a graph is likely to have by chance. (With a
+    batch of 1 the exporter silently writes a graph for batches of 1.)"""
+    rng = np.random.default_rng(0)
+    length = min(24, limits.history)
+    return tensors([_random_request(rng, limits, 2, 10) for _ in range(3)], limits, length=length)
+
+
+def batches(
+    limits: Limits, items: int, clock: int, users: Users
+) -> Iterator[tuple[str, dict[str, Array]]]:
+    """(name, one batch of inputs): random, real and hostile. `items` counts padding."""
+    rng = np.random.default_rng(1)
+    for length in limits.length_buckets:
+        for size in (1, 7, limits.max_batch_size):
+            some = [_random_request(rng, limits, items, clock) for _ in range(size)]
+            yield f"random, batch {size}, length {length}", tensors(some, limits, length=length)
+
+    rows = np.flatnonzero(users.lengths)
+    for row_part in np.array_split(rng.permutation(rows)[: 4 * limits.max_batch_size], 4):
+        if len(row_part):
+            yield "real users", tensors([_real(users, int(r)) for r in row_part], limits)
+
+    yield from _hostile(rng, limits, items, clock)
+
+
+def _hostile(
+    rng: np.random.Generator, limits: Limits, items: int, clock: int
+) -> Iterator[tuple[str, dict[str, Array]]]:
+    def batch(size: int = 8) -> dict[str, Array]:
+        return tensors(
+            [_random_request(rng, limits, items, clock) for _ in range(size)],
+            limits,
+            length=limits.length_buckets[0],
+        )
+
+    yield "empty history", tensors([Request(request_time=clock)] * 3, limits)
+    yield "everything zero", tensors([Request(history=EMPTY)], limits)
+
+    excluded = batch()
+    # All that E holds; in a small catalogue that is every item.
+    excluded["exclude"][:] = np.arange(1, limits.exclude + 1)
+    yield "as many excluded as fit", excluded
+
+    impossible = batch()
+    impossible["category_filter"][:] = _INT64.min  # the sign bit, which no category has
+    yield "impossible filter", impossible
+
+    every = batch()
+    every["category_filter"][:] = _INT64.max
+    yield "every category", every
+
+    strangers = batch()
+    for name in ("history", "exclude", "user_features"):
+        extremes = [_INT64.min, -1, items, items + 1, _INT64.max]
+        strangers[name][:] = rng.choice(extremes, strangers[name].shape)
+    yield "ids out of range", strangers
+
+    for name, time in (("earliest", _INT64.min), ("latest", _INT64.max)):
+        times = batch()
+        times["history_time"][:] = time
+        times["request_time"][:] = time
+        yield f"{name} possible times", times
+
+    weights = batch()
+    weights["history_weight"][:] = rng.choice([-1e30, 0, 1e30], weights["history_weight"].shape)
+    yield "absurd weights", weights
+
+
+def _random_request(rng: np.random.Generator, limits: Limits, items: int, clock: int) -> Request:
+    length = int(rng.integers(0, limits.history + 1))
+    history = History(
+        items=rng.integers(1, items, length),
+        times=np.sort(rng.integers(0, clock + 1, length)),
+        weights=rng.normal(size=length).astype(np.float32),
+    )
+    filtered = rng.random() < 0.3
+    return Request(
+        history=history,
+        request_time=int(rng.integers(0, clock + 1)),
+        user_features=rng.integers(0, 4, limits.user_features),
+        exclude=rng.integers(1, items, int(rng.integers(0, min(items, limits.exclude) // 2))),
+        category_mask=rng.integers(0, 2**18, limits.category_words) if filtered else None,
+    )
+
+
+def _real(users: Users, row: int) -> Request:
+    history = users.history(row)
+    return Request(
+        history=history,
+        request_time=int(history.times[-1]),
+        user_features=users.features[row],
+        exclude=history.items[::-1],
+    )
+
+
+def single_rows(arrays: dict[str, Array], rows: Sequence[int]) -> Iterator[dict[str, Array]]:
+    for row in rows:
+        yield {name: array[row : row + 1] for name, array in arrays.items()}

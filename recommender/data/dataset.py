@@ -1,0 +1,220 @@
+"""A data folder -> a Dataset: items and users in indexes, histories in order of time.
+
+    read_table -> clean -> Dataset (catalogue, users, user_features) and Report
+
+Whoever trains or evaluates reads data through `load` and nothing else. Everything is
+held in memory: `DataConfig.max_interactions` says up to what size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from recommender.catalogue import Catalogue
+from recommender.contract import Array
+from recommender.data import clean, columns, describe
+from recommender.data.config import DataConfig
+from recommender.data.load import ROW, Table, missing, read_table
+from recommender.data.report import ColumnGuess, Dropped, Report
+from recommender.errors import DataError, shown
+from recommender.features import UserFeatures
+from recommender.users import Users
+
+DAY = 86_400
+OLD = 1e-4  # share of an event, however old, in the popularity: keeps forgotten items in order
+
+INTERACTIONS = ("user_id", "item_id", "timestamp")
+ITEMS = ("item_id",)
+USERS = ("user_id",)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    catalogue: Catalogue  # items in the file's order, then those seen in interactions only
+    users: Users  # users in the file's order, then those seen in interactions only
+    user_features: UserFeatures
+    mean_rating: float | None  # what weights are centred by; None without ratings
+    digest: str  # sha256 of the cleaned content, whatever the files' format
+    end: int  # unix seconds of the last event
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Records:
+    """Cleaned items or users and what became of their file (an absent users file is empty)."""
+
+    frame: pl.DataFrame
+    guesses: tuple[ColumnGuess, ...]
+    dropped: tuple[Dropped, ...]
+
+
+def load(folder: Path, config: DataConfig | None = None) -> tuple[Dataset, Report]:
+    """Read, clean and index the data folder.
+
+    Weights are 1; with `rating` the rating less the mean rating; with `event` times the
+    event's weight (the product of both stays negative where either is). Raises DataError
+    for a folder that cannot be used.
+    """
+    config = config or DataConfig()
+    table = read_table(folder, "interactions", INTERACTIONS, config.max_interactions)
+    if table is None:
+        raise missing(folder, "interactions", INTERACTIONS)
+    items = _records(folder, "items", ITEMS, config)
+    if items is None:
+        raise missing(folder, "items", ITEMS)
+    users = _records(folder, "users", USERS, config) or _Records(
+        frame=pl.DataFrame(schema={"user_id": pl.String}), guesses=(), dropped=()
+    )
+    _check_names(config, items.guesses + users.guesses)
+    features, user_guesses = columns.fit(users.frame, users.guesses, config)
+
+    events, dropped = clean.clean_interactions(table)
+    _refuse_strangers(events, items.frame)
+    item_ids = _all_ids(items.frame["item_id"], events["item_id"])
+    user_ids = _all_ids(users.frame["user_id"], events["user_id"])
+    events, mean_rating = _weighted(events, config)
+    events = _indexed(events, user_ids, item_ids)
+    catalogue = _catalogue(items.frame, item_ids, events, config)
+
+    known = columns.feature_table(users.frame, features)
+    unknown = np.zeros((len(user_ids) - len(known), features.width), np.int64)
+    counts = np.bincount(events["user"].to_numpy(), minlength=len(user_ids))
+    histories = Users(
+        user_ids=tuple(user_ids),
+        features=np.concatenate([known, unknown]),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        items=events["item"].to_numpy().astype(np.int64),
+        times=np.floor(events["time"].to_numpy()).astype(np.int64),
+        weights=events["weight"].to_numpy().astype(np.float32),
+    )
+    dataset = Dataset(
+        catalogue=catalogue,
+        users=histories,
+        user_features=features,
+        mean_rating=mean_rating,
+        digest=_digest(catalogue, histories, features, mean_rating),
+        end=int(histories.times.max()),
+    )
+    report = describe.describe(
+        folder,
+        dataset,
+        events,
+        records=(len(items.frame), len(users.frame)),
+        dropped=dropped + items.dropped + users.dropped,
+        ignored=tuple(c for c in table.columns if c not in (*INTERACTIONS, "event", "rating")),
+        guesses=user_guesses + items.guesses,
+        config=config,
+    )
+    return dataset, report
+
+
+def _records(folder: Path, name: str, required: tuple[str], config: DataConfig) -> _Records | None:
+    table: Table | None = read_table(folder, name, required, config.max_interactions)
+    if table is None:
+        return None
+    frame, dropped = clean.clean_records(table, required[0])
+    own = ("item_id", "title", "categories") if name == "items" else USERS
+    further = [c for c in table.columns if c not in own]
+    guesses = columns.guess_columns(frame, name, further, config)
+    return _Records(frame=frame, guesses=guesses, dropped=dropped)
+
+
+def _check_names(config: DataConfig, guesses: tuple[ColumnGuess, ...]) -> None:
+    names = [g.name for g in guesses]
+    if wrong := [c for c in config.columns if c not in names]:
+        raise DataError(
+            f"[data] columns names {shown(wrong[0])}, which neither users nor items have",
+            remedy=f"Columns that have a kind: {', '.join(names) or 'none'}.",
+            field=wrong[0],
+        )
+
+
+def _refuse_strangers(events: pl.DataFrame, items: pl.DataFrame) -> None:
+    """Interactions and items that share no id are two data sets, or one id written two ways."""
+    if not events["item_id"].is_in(items["item_id"].implode()).any():
+        raise DataError(
+            f"no item_id of interactions stands in items: {shown(events['item_id'][0])} in row "
+            f"{events[ROW][0]} of interactions, {shown(items['item_id'][0])} in row "
+            f"{items[ROW][0]} of items",
+            remedy="Write the ids of column item_id the same way in both files.",
+            field="item_id",
+        )
+
+
+def _all_ids(recorded: pl.Series, seen: pl.Series) -> pl.Series:
+    """Each id once: those with a record in its order, then the others as they first appear."""
+    return pl.concat([recorded, seen], rechunk=True).unique(maintain_order=True)
+
+
+def _weighted(events: pl.DataFrame, config: DataConfig) -> tuple[pl.DataFrame, float | None]:
+    """Add `strength` (of the event's name) and `weight`; give the mean rating."""
+    strength = pl.col("event").replace_strict(
+        dict(config.event_weights), default=1.0, return_dtype=pl.Float64
+    )
+    events = events.with_columns(strength=strength.fill_null(1.0))
+    ratings = events["rating"].drop_nulls()
+    if ratings.n_unique() < 2:  # none, or the same everywhere: they say nothing
+        return events.with_columns(weight=pl.col("strength")), None
+    mean = float(np.mean(ratings.to_numpy()))
+    centred = (pl.col("rating") - mean).fill_null(1.0)  # an event without a rating is plain
+    product = pl.col("strength") * centred
+    negative = (pl.col("strength") < 0) & (centred < 0)
+    weight = pl.when(negative).then(-product).otherwise(product)
+    return events.with_columns(weight=weight), mean
+
+
+def _indexed(events: pl.DataFrame, user_ids: pl.Series, item_ids: pl.Series) -> pl.DataFrame:
+    """Add `user` (row) and `item` (index), sorted by user, time and row of the file."""
+
+    def positions(ids: pl.Series, key: str, name: str, first: int) -> pl.DataFrame:
+        return pl.DataFrame({key: ids}).with_row_index(name, offset=first)
+
+    return (
+        events.join(positions(user_ids, "user_id", "user", 0), on="user_id", how="left")
+        .join(positions(item_ids, "item_id", "item", 1), on="item_id", how="left")
+        .sort("user", "time", ROW)
+    )
+
+
+def _catalogue(
+    items: pl.DataFrame, item_ids: pl.Series, events: pl.DataFrame, config: DataConfig
+) -> Catalogue:
+    none = [None] * (len(item_ids) - len(items))
+    titles = [None] * len(items)
+    if "title" in items.columns:
+        text = items["title"].cast(pl.String).str.strip_chars()
+        titles = [title or None for title in text]
+    categories: list[tuple[str, ...]] = [()] * len(items)
+    if "categories" in items.columns:
+        categories = [tuple(c) for c in clean.split_categories(items["categories"])]
+    return Catalogue(
+        item_ids=tuple(item_ids),
+        titles=(*titles, *none),
+        categories=(*categories, *[()] * len(none)),
+        popularity=_popularity(events, len(item_ids), config.half_life_days),
+    )
+
+
+def _popularity(events: pl.DataFrame, items: int, half_life_days: float) -> Array:
+    """[items] float32: events of positive strength, halved per half-life before the data's end."""
+    wanted = events.filter(pl.col("strength") > 0)
+    times = wanted["time"].to_numpy()
+    age = (events["time"].to_numpy().max() - times) / (DAY * half_life_days)
+    share = np.exp2(-age) + OLD
+    return np.bincount(wanted["item"].to_numpy() - 1, share, items).astype(np.float32)
+
+
+def _digest(
+    catalogue: Catalogue, users: Users, features: UserFeatures, mean_rating: float | None
+) -> str:
+    content = hashlib.sha256()
+    named = [catalogue.item_ids, catalogue.titles, catalogue.categories, users.user_ids]
+    content.update(json.dumps([named, features.to_json(), mean_rating]).encode())
+    for array in (users.features, users.offsets, users.items, users.times, users.weights):
+        content.update(np.ascontiguousarray(array).tobytes())
+    return content.hexdigest()

@@ -1,0 +1,154 @@
+"""A causal transformer over the history: events in, a query vector per position out.
+
+Attention knows how far apart two events stand, in steps and in seconds (relative
+biases as in T5, arXiv 1910.10683, and HSTU, arXiv 2402.17152), instead of absolute
+positions; items carry their categories, users their features. Input and output
+share one item table (Press & Wolf, arXiv 1608.05859).
+
+The answer must depend neither on how far a history is padded nor on its batch
+neighbours: positions count from each other, padding is never attended to, and a
+padding position sees itself only, so an empty history has one meaning.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recommender.config import EncoderConfig
+
+_TIME_BUCKETS = 28  # powers of two of seconds, up to four years
+_MASKED = -1e9
+
+
+class Encoder(nn.Module):
+    """`item_categories`: [N, C] float, each row sums to 1 or 0. N counts padding (row 0)."""
+
+    def __init__(
+        self, config: EncoderConfig, *, item_categories: Tensor, user_sizes: tuple[int, ...],
+        max_length: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        items, categories = item_categories.shape
+        d = config.width
+        self.item = nn.Embedding(items, d)
+        self.category = nn.Embedding(max(1, categories), d)
+        self.register_buffer("item_categories", item_categories)
+        self.item_categories: Tensor
+        self.user_sizes = user_sizes
+        self.user = nn.ParameterList(torch.randn(size, d) * d**-0.5 / 2 for size in user_sizes)
+        self.strength = nn.Parameter(torch.zeros(d))
+        self.bias = nn.Parameter(torch.zeros(items))
+        self.blank = config.blank
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(Layer(config, max_length) for _ in range(config.layers))
+        self.final = nn.LayerNorm(d)
+        for table in (self.item, self.category):
+            nn.init.normal_(table.weight, std=d**-0.5 / 2)
+
+    def item_table(self) -> Tensor:
+        """[N, d]: every item's own vector plus the mean vector of its categories."""
+        if self.item_categories.shape[1] == 0:
+            return self.item.weight
+        return self.item.weight + self.item_categories @ self.category.weight
+
+    def forward(
+        self,
+        history_BL: Tensor,
+        history_time_BL: Tensor,
+        history_weight_BL: Tensor,
+        user_features_BU: Tensor,
+        table_ND: Tensor,
+        *,
+        last_only: bool,
+    ) -> Tensor:
+        """Query vectors [B, L, d]; with `last_only` those of the last position, [B, d]."""
+        x_BLD = F.embedding(history_BL, table_ND) + history_weight_BL[:, :, None] * self.strength
+        if self.training and self.blank > 0:  # blank out some tokens: see quality.md, "sur"
+            keep_BL1 = torch.rand_like(history_weight_BL)[:, :, None] >= self.blank
+            x_BLD = x_BLD * keep_BL1
+        x_BLD = self.dropout(x_BLD + self._user(user_features_BU)[:, None, :])
+
+        distance_LL, visible_BLL = _visible(history_BL)
+        gap_BLL = _time_bucket(history_time_BL)
+        for layer in self.layers:
+            last = last_only and layer is self.layers[-1]
+            x_BLD = layer(x_BLD, distance_LL, gap_BLL, visible_BLL, last)
+        y_BLD: Tensor = self.final(x_BLD)
+        return y_BLD[:, -1] if last_only else y_BLD
+
+    def _user(self, user_features_BU: Tensor) -> Tensor:
+        vectors = []
+        for column, (table, size) in enumerate(zip(self.user, self.user_sizes, strict=True)):
+            index_B = user_features_BU[:, column]
+            index_B = torch.where((index_B > 0) & (index_B < size), index_B, 0)
+            vectors.append(F.embedding(index_B, table))
+        return torch.stack(vectors).sum(dim=0)
+
+
+class Layer(nn.Module):
+    """Pre-norm attention and feed-forward. With `last`, the output is [B, 1, d]: only the
+    last position's query is computed, which halves a last layer's cost."""
+
+    def __init__(self, config: EncoderConfig, max_length: int) -> None:
+        super().__init__()
+        d, self.heads = config.width, config.heads
+        self.norm = nn.LayerNorm(d)
+        self.query = nn.Linear(d, d)
+        self.key_value = nn.Linear(d, 2 * d)
+        self.out = nn.Linear(d, d)
+        self.by_distance = nn.Embedding(max_length, self.heads)
+        self.by_time = nn.Embedding(_TIME_BUCKETS, self.heads)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(d), nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d)
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        nn.init.zeros_(self.by_distance.weight)
+        nn.init.zeros_(self.by_time.weight)
+
+    def forward(
+        self, x_BLD: Tensor, distance_LL: Tensor, gap_BLL: Tensor, visible_BLL: Tensor, last: bool
+    ) -> Tensor:
+        normed_BLD = self.norm(x_BLD)
+        key_BHLD, value_BHLD = self._heads(self.key_value(normed_BLD), 2)
+        if last:  # Q = 1, else Q = L
+            x_BLD, normed_BLD = x_BLD[:, -1:], normed_BLD[:, -1:]
+            distance_LL, gap_BLL = distance_LL[-1:], gap_BLL[:, -1:]
+            visible_BLL = visible_BLL[:, -1:]
+        (query_BHQD,) = self._heads(self.query(normed_BLD), 1)
+
+        bias_BQLH = F.embedding(gap_BLL, self.by_time.weight) + F.embedding(
+            distance_LL, self.by_distance.weight
+        )
+        weight_BHQL = query_BHQD @ key_BHLD.transpose(2, 3) * query_BHQD.shape[-1] ** -0.5
+        weight_BHQL = weight_BHQL + bias_BQLH.permute(0, 3, 1, 2)
+        weight_BHQL = torch.where(visible_BLL[:, None], weight_BHQL, _MASKED).softmax(dim=-1)
+        mixed_BQD = (self.dropout(weight_BHQL) @ value_BHLD).transpose(1, 2).flatten(2)
+        x_BLD = x_BLD + self.dropout(self.out(mixed_BQD))
+        y_BLD: Tensor = x_BLD + self.dropout(self.feed_forward(x_BLD))
+        return y_BLD
+
+    def _heads(self, x_BLD: Tensor, parts: int) -> tuple[Tensor, ...]:
+        batch, length, _ = x_BLD.shape
+        split = x_BLD.reshape(batch, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return split.unbind(0)
+
+
+def _visible(history_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """Steps between query and key [L, L], and whether the key is seen [B, L, L]: it is an event
+    not after the query, or the query itself (a softmax over nothing would be NaN)."""
+    position_L = torch.arange(history_BL.shape[1], device=history_BL.device)
+    distance_LL = position_L[:, None] - position_L[None, :]
+    visible_BLL = (distance_LL >= 0) & (history_BL[:, None, :] > 0) | (distance_LL == 0)
+    return distance_LL.clamp(min=0), visible_BLL
+
+
+def _time_bucket(time_BL: Tensor) -> Tensor:
+    """[B, L, L] bucket of the seconds between two events, by powers of two.
+
+    The offset puts the borders between integers, where no backend's logarithm can
+    round a difference to the other side.
+    """
+    gap_BLL = (time_BL[:, :, None] - time_BL[:, None, :]).clamp(0, 2**27 - 1)
+    return ((gap_BLL + 1).to(torch.float32).log2() + 0.37).to(torch.int64)

@@ -1,0 +1,208 @@
+"""Train the encoder by cross-entropy over the whole catalogue. Deterministic for a seed, on the
+same machine and number of threads.
+
+The loop knows no files but one checkpoint, written after every epoch, from which
+the same run goes on to the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recommender.config import TrainingConfig
+from recommender.contract import Array
+from recommender.models.encoder import Encoder
+from recommender.users import Users
+
+IGNORED = -100  # cross_entropy's own default
+
+Progress = Callable[[str, int, int], None]  # what, done, of how many
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """A Progress that shows nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sequences:
+    """One batch of training sequences, right-aligned: predict `target` at every position."""
+
+    history: Tensor  # [B, L] int64
+    time: Tensor  # [B, L] int64
+    weight: Tensor  # [B, L] float32
+    user: Tensor  # [B, U] int64
+    target: Tensor  # [B, L] int64, IGNORED at padding
+
+
+def train_encoder(
+    encoder: Encoder,
+    users: Users,
+    config: TrainingConfig,
+    *,
+    epochs: int,
+    score: Callable[[Encoder], float] | None = None,
+    checkpoint: Path | None = None,
+    progress: Progress = silent,
+) -> list[float]:
+    """Train for `epochs`; with `score` (higher is better, asked after each epoch) stop when it has
+    not risen for `patience` epochs. Leaves the best epoch's averaged weights in `encoder`, the
+    last epoch's without `score`. Returns the scores.
+
+    The average over steps (EMA) replaces a learning rate schedule: without it the
+    score jumps by more between epochs than a recipe gains.
+    """
+    state = _Loop(encoder, config)
+    if checkpoint is not None and checkpoint.exists():
+        state.load(checkpoint)
+    while state.epoch < epochs and not (score and state.stale(config.patience)):
+        rng = np.random.default_rng((config.seed, state.epoch))
+        torch.manual_seed(config.seed * 1_000_003 + state.epoch)
+        batches = list(_batches(users, config, rng))
+        for done, batch in enumerate(batches):
+            state.step(batch)
+            progress(f"epoch {state.epoch + 1}", done + 1, len(batches))
+        state.end_epoch(score)
+        if checkpoint is not None:
+            state.save(checkpoint)
+    encoder.load_state_dict(state.best if score else state.average)
+    encoder.eval()
+    return state.scores
+
+
+class _Loop:
+    """What a checkpoint holds: weights, optimiser, average, and the best epoch so far."""
+
+    def __init__(self, encoder: Encoder, config: TrainingConfig) -> None:
+        self.encoder, self.config = encoder, config
+        self.optimizer = torch.optim.AdamW(
+            encoder.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.average = {k: v.detach().clone() for k, v in encoder.state_dict().items()}
+        self.best = self.average
+        self.scores: list[float] = []
+        self.steps = 0
+
+    @property
+    def epoch(self) -> int:
+        return len(self.scores)
+
+    def stale(self, patience: int) -> bool:
+        return bool(self.scores) and self.epoch - 1 - int(np.argmax(self.scores)) >= patience
+
+    def step(self, batch: Sequences) -> None:
+        self.encoder.train()
+        self.steps += 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * min(1.0, self.steps / self.config.warmup)
+        loss = encoder_loss(self.encoder, batch)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 5.0)
+        self.optimizer.step()
+        # A young average would remember the random start: warm its decay up.
+        decay = min(self.config.average, self.steps / (self.steps + 10))
+        with torch.no_grad():
+            for name, value in self.encoder.state_dict().items():
+                self.average[name].lerp_(value, 1.0 - decay)
+
+    def end_epoch(self, score: Callable[[Encoder], float] | None) -> None:
+        if score is None:
+            self.scores.append(0.0)
+            return
+        raw = {k: v.detach().clone() for k, v in self.encoder.state_dict().items()}
+        self.encoder.load_state_dict(self.average)
+        self.encoder.eval()
+        self.scores.append(score(self.encoder))
+        if self.scores[-1] >= max(self.scores):
+            self.best = {k: v.clone() for k, v in self.average.items()}
+        self.encoder.load_state_dict(raw)
+
+    def save(self, path: Path) -> None:
+        state: dict[str, Any] = {
+            "encoder": self.encoder.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "average": self.average, "best": self.best, "scores": self.scores, "steps": self.steps,
+        }  # fmt: skip
+        unfinished = path.with_suffix(".tmp")
+        torch.save(state, unfinished)
+        unfinished.replace(path)
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        self.encoder.load_state_dict(state["encoder"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average, self.best = state["average"], state["best"]
+        self.scores, self.steps = state["scores"], state["steps"]
+
+
+def encoder_loss(encoder: Encoder, batch: Sequences) -> Tensor:
+    """Mean cross-entropy of the next item over the whole catalogue, padding excluded."""
+    table_ND = encoder.item_table()
+    query_BLD = encoder(
+        batch.history, batch.time, batch.weight, batch.user, table_ND, last_only=False
+    )
+    here_BL = batch.target != IGNORED
+    logits_XN = F.linear(query_BLD[here_BL], table_ND, encoder.bias)
+    return F.cross_entropy(logits_XN[:, 1:], batch.target[here_BL] - 1)
+
+
+def _batches(users: Users, config: TrainingConfig, rng: np.random.Generator) -> Iterator[Sequences]:
+    """Every event is a target once an epoch. Events of one user at the same instant come in a new
+    random order each time: their order in the data means nothing."""
+    row = np.repeat(np.arange(len(users)), users.lengths)
+    order = np.lexsort((rng.random(len(row)), users.times, row))
+    items, times, weights = users.items[order], users.times[order], users.weights[order]
+
+    windows = [
+        (user, int(start), int(min(start + config.length, end)))
+        for user, begin, end in zip(
+            range(len(users)), users.offsets[:-1], users.offsets[1:], strict=True
+        )
+        for start in range(int(begin), int(end), config.length)
+    ]
+    rng.shuffle(windows)
+    # Like lengths together, or padding would be half the work; groups keep the mix random.
+    group = config.batch * 16
+    batches = []
+    for at in range(0, len(windows), group):
+        part = sorted(windows[at : at + group], key=lambda w: w[2] - w[1])
+        batches += [part[i : i + config.batch] for i in range(0, len(part), config.batch)]
+    rng.shuffle(batches)
+    for batch in batches:
+        yield _sequences(batch, users, items, times, weights)
+
+
+def _sequences(
+    windows: Sequence[tuple[int, int, int]],
+    users: Users,
+    items: Array,
+    times: Array,
+    weights: Array,
+) -> Sequences:
+    """Inputs are the events before each target: the first one of a user follows padding alone."""
+    length = max(end - start for _, start, end in windows)
+    shape = (len(windows), length)
+    history, time = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    weight, target = np.zeros(shape, np.float32), np.full(shape, IGNORED)
+    for row, (user, start, end) in enumerate(windows):
+        first = start - 1 if start > users.offsets[user] else start
+        inputs = slice(length - (end - 1 - first), length)
+        history[row, inputs] = items[first : end - 1]
+        time[row, inputs] = times[first : end - 1]
+        weight[row, inputs] = weights[first : end - 1]
+        target[row, length - (end - start) :] = items[start:end]
+    rows = [user for user, _, _ in windows]
+    return Sequences(
+        history=torch.from_numpy(history),
+        time=torch.from_numpy(time),
+        weight=torch.from_numpy(weight),
+        user=torch.from_numpy(users.features[rows]),
+        target=torch.from_numpy(target),
+    )

@@ -1,0 +1,123 @@
+"""A run folder: what a training leaves behind and export, batch and evaluate take.
+
+    RUN/run.json            family, recipe, limits, digests, metrics of the held-out part
+    RUN/weights.pt          the graph's state_dict
+    RUN/catalogue.parquet   RUN/users.parquet
+    RUN/checkpoint-*.pt     only while training runs: what --resume goes on from
+
+run.json is written last: a folder without it is an unfinished training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recommender.catalogue import Catalogue
+from recommender.config import from_json, to_json
+from recommender.contract import Limits
+from recommender.errors import RunError
+from recommender.features import UserFeatures
+from recommender.models.families import Blueprint, load_graph
+from recommender.models.graph import Graph
+from recommender.users import Users
+
+FILE, WEIGHTS, CHECKPOINTS = "run.json", "weights.pt", "checkpoint-*.pt"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    blueprint: Blueprint
+    graph: Graph
+    users: Users
+    user_features: UserFeatures
+    mean_rating: float | None
+    digest: str  # of the data it was trained on
+    metrics: Mapping[str, Any]  # of the held-out part
+    details: Mapping[str, Any]  # epochs, seconds, library versions
+
+
+def write(run: Run, folder: Path) -> None:
+    """Write the run; the folder becomes a run with run.json, its last file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    blueprint = run.blueprint
+    blueprint.catalogue.write(folder)
+    run.users.write(folder)
+    torch.save(run.graph.state_dict(), folder / WEIGHTS)
+    content = {
+        "schema": SCHEMA,
+        "family": blueprint.family,
+        "config": to_json(blueprint.config),
+        "limits": dataclasses.asdict(blueprint.limits),
+        "clock": blueprint.clock,
+        "user_features": run.user_features.to_json(),
+        "mean_rating": run.mean_rating,
+        "data": run.digest,
+        "metrics": run.metrics,
+        "details": {**run.details, **_versions()},
+    }
+    unfinished = folder / f"{FILE}.tmp"
+    unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    unfinished.replace(folder / FILE)
+    for checkpoint in folder.glob(CHECKPOINTS):
+        checkpoint.unlink()
+
+
+def read(folder: Path) -> Run:
+    """Raises RunError where `folder` holds no finished run or a file of it is broken."""
+    path = folder / FILE
+    if not path.is_file():
+        started = any(folder.glob(CHECKPOINTS))
+        raise RunError(
+            f"{folder} holds no {'finished ' if started else ''}run ({FILE} is missing)",
+            remedy="Run `recserve train DIR --out "
+            + f"{folder}{' --resume' if started else ''}` first.",
+        )
+    try:
+        raw = json.loads(path.read_text())
+        user_features = UserFeatures.from_json(raw["user_features"])
+        catalogue = Catalogue.read(folder)
+        buckets = tuple(raw["limits"]["length_buckets"])
+        blueprint = Blueprint(
+            family=raw["family"],
+            config=from_json(raw["config"]),
+            catalogue=catalogue,
+            user_sizes=user_features.sizes,
+            limits=Limits(**{**raw["limits"], "length_buckets": buckets}),
+            clock=raw["clock"],
+        )
+        state = torch.load(folder / WEIGHTS, weights_only=True)
+        users = Users.read(folder)
+    except (ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError,
+            pickle.UnpicklingError) as error:  # fmt: skip
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RunError(f"{folder} is broken: {reason}", remedy="Train the run again.") from error
+    return Run(
+        blueprint=blueprint,
+        graph=load_graph(blueprint, state),
+        users=users,
+        user_features=user_features,
+        mean_rating=raw["mean_rating"],
+        digest=raw["data"],
+        metrics=raw["metrics"],
+        details=raw["details"],
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "recserve": version("recserve"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+    }
