@@ -54,6 +54,7 @@ def check_parity(
         rows, identical, largest = 0, 0, 0.0
         for name, arrays in batches(limits, items, clock, users):
             wanted = answer(graph, arrays, limits)
+            _check_answered(wanted, arrays, items, name)
             seen = answerer(arrays)
             largest = max(largest, compare(wanted, seen, f"{model}, {name}"))
             identical += int((wanted["item"] == seen["item"]).all(axis=1).sum())
@@ -64,6 +65,20 @@ def check_parity(
                 compare(in_batch, answerer(alone), f"{model}, {name}, row {row} alone")
         reports[model] = Parity(rows=rows, identical=identical, largest_difference=largest)
     return reports
+
+
+def _check_answered(
+    answered: Mapping[str, Array], arrays: Mapping[str, Array], items: int, where: str
+) -> None:
+    """Nobody with an item left to see goes without an answer: NaN weights, say, answer nothing."""
+    for row in np.flatnonzero(answered["item"][:, 0] == 0):
+        excluded = np.unique(arrays["exclude"][row])
+        left = items - 1 - np.count_nonzero((excluded > 0) & (excluded < items))
+        if left and not arrays["category_filter"][row].any():
+            raise ReleaseError(
+                f"the model gives no answer ({where}, row {row}) though {left} items are left",
+                remedy="The release was not written; look for NaN in the run's weights.",
+            )
 
 
 def compare(wanted: Mapping[str, Array], seen: Mapping[str, Array], where: str) -> float:

@@ -23,7 +23,7 @@ from typing import Any
 
 from export import to_onnx, to_torchscript
 from export.parity import Parity, check_parity
-from export.triton_config import Backend, config_text
+from export.triton_config import backend_of, config_text
 from recommender import release as reading
 from recommender.contract import Limits, model_names
 from recommender.errors import ReleaseError
@@ -55,7 +55,7 @@ def publish(run: Run, repository: Path) -> int:
                 folder.mkdir(parents=True)
             _stage(run, staged, version)
             for model in models:
-                _write(repository / model / CONFIG, config_text(model, _backend(model), limits))
+                _write(repository / model / CONFIG, config_text(model, backend_of(model), limits))
             for folder in staged.values():
                 _sync(folder)
                 folder.rename(folder.parent / str(version))
@@ -73,7 +73,7 @@ def _stage(run: Run, staged: Mapping[str, Path], version: int) -> None:
     blueprint, home = run.blueprint, next(iter(staged.values()))
     weights = {}
     for model, folder in staged.items():
-        if _backend(model) == "onnxruntime":
+        if backend_of(model) == "onnxruntime":
             weights[model] = folder / to_onnx.FILE
             to_onnx.write_onnx(run.graph, blueprint.limits, weights[model])
         else:
@@ -147,10 +147,6 @@ def gc(repository: Path) -> list[Path]:
         for folder in removed:
             shutil.rmtree(folder)
     return removed
-
-
-def _backend(model: str) -> Backend:
-    return "onnxruntime" if model.endswith("_onnx") else "pytorch"
 
 
 def _index(repository: Path) -> Index:

@@ -100,6 +100,8 @@ def to_json(config: Config) -> dict[str, Any]:
 
 def _changed(config: Config, sections: Mapping[str, Any]) -> Config:
     for section, values in sections.items():
+        if section == "data":  # how the folder is read: recommender/data/config.py
+            continue
         known = [f.name for f in dataclasses.fields(config)]
         if section not in known or not isinstance(values, Mapping):
             raise BadInput(

@@ -42,6 +42,8 @@ class UserColumn:
                 return 0
             return 0 if number != number else bisect_right(self.edges, number) + 1
         text = str(value)
+        if isinstance(value, bool) and text not in self.values:
+            text = text.lower()  # JSON's true: "true" or "True" in the files
         return self.values.index(text) + 1 if text in self.values else 0
 
 

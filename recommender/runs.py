@@ -20,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 
 from recommender.catalogue import Catalogue
@@ -33,6 +34,9 @@ from recommender.users import Users
 
 FILE, WEIGHTS, CHECKPOINTS = "run.json", "weights.pt", "checkpoint-*.pt"
 SCHEMA = 1
+# What reading a truncated or foreign file raises: JSON, TOML, Parquet, torch's own.
+_BROKEN = (ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError,
+           pickle.UnpicklingError, pl.exceptions.PolarsError)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,8 +102,7 @@ def read(folder: Path) -> Run:
         )
         state = torch.load(folder / WEIGHTS, weights_only=True)
         users = Users.read(folder)
-    except (ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError,
-            pickle.UnpicklingError) as error:  # fmt: skip
+    except _BROKEN as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RunError(f"{folder} is broken: {reason}", remedy="Train the run again.") from error
     return Run(

@@ -24,6 +24,7 @@ LARGEST_RATING = 1e6
 
 REMEDIES = {
     "missing id": "Give every row an id, or remove those rows.",
+    "control character in id": 'Look for a quote (") that is not closed above that row.',
     "missing timestamp": "Give every row a timestamp: unix seconds or ISO 8601.",
     "unreadable timestamp": "Write unix seconds (881250949) or ISO 8601 (1997-12-04T15:55:49Z).",
     "timestamp out of range": "Write unix seconds from 1970 on.",
@@ -64,6 +65,8 @@ def clean_interactions(table: Table) -> tuple[pl.DataFrame, tuple[Dropped, ...]]
     rules: list[Rule] = [
         ("user_id", "missing id", pl.col("user_id").is_null()),
         ("item_id", "missing id", pl.col("item_id").is_null()),
+        ("user_id", "control character in id", _broken("user_id")),
+        ("item_id", "control character in id", _broken("item_id")),
         ("timestamp", "missing timestamp", pl.col("timestamp").fill_null("") == ""),
         ("timestamp", "unreadable timestamp", pl.col("time").is_null()),
         ("timestamp", "timestamp out of range", ~pl.col("time").is_between(0, LATEST)),
@@ -84,6 +87,7 @@ def clean_records(table: Table, key: str) -> tuple[pl.DataFrame, tuple[Dropped, 
     """Items or users: rows with an id in `key`, the first of each id."""
     rules: list[Rule] = [
         (key, "missing id", pl.col(key).is_null()),
+        (key, "control character in id", _broken(key)),
         (key, "duplicate id", ~pl.col(key).is_first_distinct()),
     ]
     return _sift(table, table.frame.with_columns(_id(key)), rules, {})
@@ -113,7 +117,7 @@ def split_categories(values: pl.Series) -> pl.Series:
     """List(String) of `|`-separated text or of a list: trimmed, none empty, each once."""
     if values.dtype == pl.String:
         values = values.str.split("|")
-    elif not isinstance(values.dtype, pl.List):
+    elif values.dtype != pl.List(pl.String):
         raise DataError(
             f"column categories of items is of type {values.dtype}, first in row 1",
             remedy='Write text separated by "|", or a list of text.',
@@ -131,6 +135,11 @@ def _id(column: str) -> pl.Expr:
     """Text without outer spaces; null where nothing is left."""
     text = pl.col(column).cast(pl.String).str.strip_chars()
     return pl.when(text != "").then(text).alias(column)
+
+
+def _broken(column: str) -> pl.Expr:
+    """An id over two lines is what a stray quote makes of several rows."""
+    return pl.col(column).str.contains(r"[\x00-\x1f\x7f]")
 
 
 def _iso(text: str) -> float | None:
@@ -163,11 +172,12 @@ def _sift(
         )
     if 2 * len(frame) < before or frame.is_empty():
         worst = max(dropped, key=lambda d: d.count)
-        rest = f" ({len(dropped)} reasons; `data check` shows them)" if len(dropped) > 1 else ""
+        others = [f"{d.count:,} × {d.reason} in {d.column}" for d in dropped if d is not worst]
+        besides = f"; besides, {', '.join(others)}" if others else ""
         raise DataError(
-            f"{table.name}: {before - len(frame):,} of {before:,} rows cannot be used{rest}; "
-            f"most: {worst.reason} in column {worst.column}, first in row {worst.rows[0]} "
-            f"({worst.value})",
+            f"{table.name}: {before - len(frame):,} of {before:,} rows cannot be used: "
+            f"{worst.count:,} × {worst.reason} in column {worst.column}, first in row "
+            f"{worst.rows[0]} ({worst.value}){besides}",
             remedy=REMEDIES[worst.reason],
             field=worst.column,
         )

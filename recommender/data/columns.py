@@ -49,6 +49,8 @@ def guess(name: str, values: pl.Series) -> tuple[str, str]:
     seen = f"{distinct:,} different values in {count:,} rows"
     if distinct < 2:
         return "ignore", "no values" if not distinct else "one value only"
+    if _mean(texts.str.contains(r"^\d{4}-\d\d-\d\d")) >= NUMBERS:
+        return "ignore", f"dates: {seen}"
     unique_share = distinct / count
     padded = bool(texts.str.contains(r"^0\d+$").any())  # 02139 is no amount
     numeric = not padded and _mean(_numbers(texts).is_not_null()) >= NUMBERS

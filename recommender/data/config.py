@@ -46,7 +46,7 @@ class DataConfig:
     bins: int = 8  # quantile bins of a numeric column
     min_occurrences: int = 3  # a category seen less often is unknown
     max_values: int = 500  # categories kept per column, the most frequent ones
-    max_interactions: int = 50_000_000  # what is read into memory at once: about 10 GB
+    max_interactions: int = 20_000_000  # what is read into memory at once: about 10 GB
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> DataConfig:

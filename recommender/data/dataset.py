@@ -81,17 +81,7 @@ def load(folder: Path, config: DataConfig | None = None) -> tuple[Dataset, Repor
     events = _indexed(events, user_ids, item_ids)
     catalogue = _catalogue(items.frame, item_ids, events, config)
 
-    known = columns.feature_table(users.frame, features)
-    unknown = np.zeros((len(user_ids) - len(known), features.width), np.int64)
-    counts = np.bincount(events["user"].to_numpy(), minlength=len(user_ids))
-    histories = Users(
-        user_ids=tuple(user_ids),
-        features=np.concatenate([known, unknown]),
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        items=events["item"].to_numpy().astype(np.int64),
-        times=np.floor(events["time"].to_numpy()).astype(np.int64),
-        weights=events["weight"].to_numpy().astype(np.float32),
-    )
+    histories = _histories(events, user_ids, columns.feature_table(users.frame, features))
     dataset = Dataset(
         catalogue=catalogue,
         users=histories,
@@ -178,6 +168,20 @@ def _indexed(events: pl.DataFrame, user_ids: pl.Series, item_ids: pl.Series) -> 
         events.join(positions(user_ids, "user_id", "user", 0), on="user_id", how="left")
         .join(positions(item_ids, "item_id", "item", 1), on="item_id", how="left")
         .sort("user", "time", ROW)
+    )
+
+
+def _histories(events: pl.DataFrame, user_ids: pl.Series, known: Array) -> Users:
+    """`known`: [users with a record, U] features, of the first users."""
+    unknown = np.zeros((len(user_ids) - len(known), known.shape[1]), np.int64)
+    counts = np.bincount(events["user"].to_numpy(), minlength=len(user_ids))
+    return Users(
+        user_ids=tuple(user_ids),
+        features=np.concatenate([known, unknown]),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        items=events["item"].to_numpy().astype(np.int64),
+        times=np.floor(events["time"].to_numpy()).astype(np.int64),
+        weights=events["weight"].to_numpy().astype(np.float32),
     )
 
 

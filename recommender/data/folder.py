@@ -25,6 +25,7 @@ def refuse_taken(out: Path) -> None:
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder to fill; it becomes `out` when the block ends well and vanishes when it fails."""
     refuse_taken(out)
+    out = out.resolve()  # "." has no parent to fill a folder in
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))

@@ -108,9 +108,7 @@ def _read_parquet(path: Path, max_rows: int) -> pl.DataFrame:
 def _as_text(path: Path, values: pl.Series, required: bool) -> pl.Series:
     """Text for whatever can be text; lists keep their shape, other nested types are left alone."""
     dtype = values.dtype
-    if values.name in NATIVE and (dtype.is_numeric() or dtype.is_temporal()):
-        return values
-    if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
+    if dtype.is_nested() or dtype in (pl.Binary, pl.Duration, pl.Object):
         if required or values.name in SINGLE:
             raise DataError(
                 f"{path}: column {values.name} is of type {dtype}, first in row 1",
@@ -119,8 +117,13 @@ def _as_text(path: Path, values: pl.Series, required: bool) -> pl.Series:
             )
         plain = isinstance(dtype, pl.List) and not dtype.inner.is_nested()
         return values.cast(pl.List(pl.String)) if plain else values
-    if required and dtype.is_float() and bool((values.round() == values).all()):
-        values = values.cast(pl.Int64)  # pandas makes whole numbers with gaps floats
+    if values.name in NATIVE and (dtype.is_numeric() or dtype.is_temporal()):
+        return values
+    if required and dtype.is_float():
+        values = values.fill_nan(None)
+        whole = (values == values.round()) & (values.abs() < 2**53)
+        if whole.all():  # pandas makes whole numbers with gaps floats
+            values = values.cast(pl.Int64)
     return values.cast(pl.String)
 
 
@@ -156,12 +159,19 @@ def _header(path: Path) -> list[str]:
             remedy="Write the column names in the first row and the data below.",
         )
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
+        row = head[: head.find(b"\0")].count(b"\n")
         raise DataError(
-            f"{path} is not UTF-8 text: row 1 holds the bytes {shown(head[:8])}",
+            f"{path} is not UTF-8 text: it begins with the bytes {shown(head[:8])} and holds a "
+            f"zero byte in {f'row {row}' if row else 'the header row'}",
             remedy="Save it as CSV in UTF-8.",
         )
     first = head.splitlines()[0].decode("utf-8-sig", errors="replace")
     names = next(csv.reader([first]), [])
+    if not any(name.strip() for name in names):
+        raise DataError(
+            f"{path}: the header row is blank",
+            remedy="Write the column names in the first row.",
+        )
     if len(names) == 1 and (other := next((c for c in ";\t|" if c in first), None)):
         raise DataError(
             f"{path}: the header row {shown(first)} is separated by {other!r}",

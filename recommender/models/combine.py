@@ -11,9 +11,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import minimize
 from torch import Tensor
 
-from recommender.contract import inputs
+from recommender.contract import Array, inputs
 from recommender.data.split import Query, requests
 from recommender.features import tensors
 from recommender.models.deep import SIGNALS, Deep
@@ -21,7 +22,7 @@ from recommender.models.families import Blueprint
 from recommender.users import EMPTY, Users
 
 _CELLS = 40_000_000  # queries x items x signals held at once: 160 MB
-_START = (0.5, 0.5, 0.01, 0.5, 0.01)
+_RIDGE = 1e-4  # per weight: two signals that say the same share their weight
 
 
 def fit_weights(
@@ -57,16 +58,23 @@ def _signals(scorer: Deep, blueprint: Blueprint, queries: Sequence[Query], users
 
 
 def _likeliest(signals_QNS: Tensor, target_Q: Tensor, seen_QN: Tensor) -> Tensor:
-    """[S] weights of the smallest loss, by L-BFGS on their logarithms."""
-    log_S = torch.tensor(_START).log().requires_grad_()
-    optimizer = torch.optim.LBFGS([log_S], max_iter=60, line_search_fn="strong_wolfe")
+    """[S] weights of the smallest loss. The loss is convex in them; L-BFGS-B keeps them positive.
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        scores_QN = (signals_QNS @ log_S.exp()).masked_fill(seen_QN, -torch.inf)
-        value = F.cross_entropy(scores_QN, target_Q) + 1e-4 * log_S.square().sum()
+    Signals are scaled to one spread for the search, so that no unit decides its steps; one
+    without any spread (neighbours of hidden histories) says nothing and gets no weight.
+    """
+    spread_S = signals_QNS.flatten(0, 1).std(dim=0)
+    spread_S = torch.where(spread_S > 1e-6, spread_S, torch.inf)
+    scaled_QNS = signals_QNS / spread_S
+
+    def loss(weights: Array) -> tuple[float, Array]:
+        w_S = torch.from_numpy(weights.astype(np.float32)).requires_grad_()
+        scores_QN = (scaled_QNS @ w_S).masked_fill(seen_QN, -torch.inf)
+        value = F.cross_entropy(scores_QN, target_Q) + _RIDGE * w_S.square().sum()
         value.backward()  # type: ignore[no-untyped-call]
-        return value
+        assert w_S.grad is not None
+        return value.item(), w_S.grad.numpy().astype(np.float64)
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return log_S.detach().exp()
+    start = np.full(len(spread_S), 0.5)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(start))
+    return torch.from_numpy(found.x.astype(np.float32)) / spread_S

@@ -42,7 +42,11 @@ class Encoder(nn.Module):
         self.bias = nn.Parameter(torch.zeros(items))
         self.blank = config.blank
         self.dropout = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(Layer(config, max_length) for _ in range(config.layers))
+        self.by_distance = nn.Embedding(max_length, config.heads)
+        self.by_time = nn.Embedding(_TIME_BUCKETS, config.heads)
+        nn.init.zeros_(self.by_distance.weight)
+        nn.init.zeros_(self.by_time.weight)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.final = nn.LayerNorm(d)
         for table in (self.item, self.category):
             nn.init.normal_(table.weight, std=d**-0.5 / 2)
@@ -70,13 +74,18 @@ class Encoder(nn.Module):
             x_BLD = x_BLD * keep_BL1
         x_BLD = self.dropout(x_BLD + self._user(user_features_BU)[:, None, :])
 
-        distance_LL, visible_BLL = _visible(history_BL)
-        gap_BLL = _time_bucket(history_time_BL)
+        bias_BHLL = self._attention_bias(history_BL, history_time_BL)
         for layer in self.layers:
-            last = last_only and layer is self.layers[-1]
-            x_BLD = layer(x_BLD, distance_LL, gap_BLL, visible_BLL, last)
+            x_BLD = layer(x_BLD, bias_BHLL, last_only and layer is self.layers[-1])
         y_BLD: Tensor = self.final(x_BLD)
         return y_BLD[:, -1] if last_only else y_BLD
+
+    def _attention_bias(self, history_BL: Tensor, history_time_BL: Tensor) -> Tensor:
+        """[B, H, L, L] of query and key, shared by all layers: learned for their distance in steps
+        and in seconds; out of reach where the key may not be seen."""
+        distance_LL, visible_BLL = _visible(history_BL)
+        bias_BLLH = self.by_time(_time_bucket(history_time_BL)) + self.by_distance(distance_LL)
+        return torch.where(visible_BLL[:, None], bias_BLLH.permute(0, 3, 1, 2), _MASKED)
 
     def _user(self, user_features_BU: Tensor) -> Tensor:
         vectors = []
@@ -91,39 +100,28 @@ class Layer(nn.Module):
     """Pre-norm attention and feed-forward. With `last`, the output is [B, 1, d]: only the
     last position's query is computed, which halves a last layer's cost."""
 
-    def __init__(self, config: EncoderConfig, max_length: int) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         d, self.heads = config.width, config.heads
         self.norm = nn.LayerNorm(d)
         self.query = nn.Linear(d, d)
         self.key_value = nn.Linear(d, 2 * d)
         self.out = nn.Linear(d, d)
-        self.by_distance = nn.Embedding(max_length, self.heads)
-        self.by_time = nn.Embedding(_TIME_BUCKETS, self.heads)
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(d), nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d)
         )
         self.dropout = nn.Dropout(config.dropout)
-        nn.init.zeros_(self.by_distance.weight)
-        nn.init.zeros_(self.by_time.weight)
 
-    def forward(
-        self, x_BLD: Tensor, distance_LL: Tensor, gap_BLL: Tensor, visible_BLL: Tensor, last: bool
-    ) -> Tensor:
+    def forward(self, x_BLD: Tensor, bias_BHLL: Tensor, last: bool) -> Tensor:
         normed_BLD = self.norm(x_BLD)
         key_BHLD, value_BHLD = self._heads(self.key_value(normed_BLD), 2)
         if last:  # Q = 1, else Q = L
             x_BLD, normed_BLD = x_BLD[:, -1:], normed_BLD[:, -1:]
-            distance_LL, gap_BLL = distance_LL[-1:], gap_BLL[:, -1:]
-            visible_BLL = visible_BLL[:, -1:]
+            bias_BHLL = bias_BHLL[:, :, -1:]
         (query_BHQD,) = self._heads(self.query(normed_BLD), 1)
 
-        bias_BQLH = F.embedding(gap_BLL, self.by_time.weight) + F.embedding(
-            distance_LL, self.by_distance.weight
-        )
         weight_BHQL = query_BHQD @ key_BHLD.transpose(2, 3) * query_BHQD.shape[-1] ** -0.5
-        weight_BHQL = weight_BHQL + bias_BQLH.permute(0, 3, 1, 2)
-        weight_BHQL = torch.where(visible_BLL[:, None], weight_BHQL, _MASKED).softmax(dim=-1)
+        weight_BHQL = (weight_BHQL + bias_BHLL).softmax(dim=-1)
         mixed_BQD = (self.dropout(weight_BHQL) @ value_BHLD).transpose(1, 2).flatten(2)
         x_BLD = x_BLD + self.dropout(self.out(mixed_BQD))
         y_BLD: Tensor = x_BLD + self.dropout(self.feed_forward(x_BLD))

@@ -1,0 +1,166 @@
+"""Bytes of a request -> a checked struct, or BadInput naming the field.
+
+The structs are the schema: every limit stands in them, unknown fields are
+refused, and `bento/openapi.py` describes them as they are. The one limit that
+belongs to the release, n + offset <= K, is `window()`. The answers' types are
+the client's.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from bento.settings import MAX_DEADLINE_MS
+from recommender.errors import BadInput, shown
+
+DEFAULT_N = 10
+MAX_LIST = 2000  # ids in one list
+LAST_SECOND = 32_503_680_000  # year 3000: milliseconds sent as seconds lie beyond it
+
+Id = Annotated[str, Meta(min_length=1, max_length=256)]
+Ids = Annotated[list[Id], Meta(max_length=MAX_LIST)]
+Value = Annotated[str, Meta(max_length=256)] | int | float | bool | None
+
+
+class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What may be in the answer."""
+
+    categories: Annotated[
+        list[Id], Meta(max_length=100, description="Items of any of these; empty = all.")
+    ] = []
+    exclude: Annotated[Ids, Meta(description="Item ids never to return.")] = []
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The moment of the request."""
+
+    time: Annotated[
+        Annotated[int, Meta(ge=0, le=LAST_SECOND)] | None,
+        Meta(description="Unix seconds; default now."),
+    ] = None
+
+
+class RecommendRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who asks, and for what."""
+
+    user_id: Annotated[
+        Id | None, Meta(description="A user of the training data; an unknown one is a new user.")
+    ] = None
+    user: Annotated[
+        dict[Id, Value],
+        Meta(max_length=100, description="User columns, before those of the training data."),
+    ] = {}
+    history: Annotated[
+        Ids | None, Meta(description="Item ids, oldest first, instead of the stored history.")
+    ] = None
+    n: Annotated[int, Meta(description="How many items.")] | UnsetType = UNSET
+    offset: Annotated[int, Meta(description="How many of the best to skip.")] = 0
+    filter: Filter = Filter()
+    context: Context = Context()
+    allow_seen: Annotated[bool, Meta(description="Also items of the history.")] = False
+    model: Annotated[Id | None, Meta(description="A model of the release.")] = None
+    deadline_ms: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_DEADLINE_MS)] | None,
+        Meta(description="Popular items when no answer comes by then."),
+    ] = None
+
+
+class PopularRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which part of the most popular items."""
+
+    n: Annotated[int, Meta(description="How many items.")] | UnsetType = UNSET
+    offset: Annotated[int, Meta(description="How many of the best to skip.")] = 0
+    filter: Filter = Filter()
+
+
+def window(request: RecommendRequest | PopularRequest, answers: int) -> slice:
+    """The part of a release's K = `answers` ranked items that is asked for.
+
+    Raises BadInput where it reaches beyond them.
+    """
+    offset, n = request.offset, request.n
+    if not 0 <= offset < answers:
+        raise BadInput(
+            f"offset is {offset}",
+            remedy=f"Send a whole number from 0 to {answers - 1}.",
+            field="offset",
+            value=offset,
+        )
+    if n is UNSET:
+        n = min(DEFAULT_N, answers - offset)
+    if not 1 <= n <= answers - offset:
+        raise BadInput(
+            f"n is {n}",
+            remedy=f"Send a whole number from 1 to {answers - offset}"
+            + (f" (n + offset may be {answers} at most)." if offset else "."),
+            field="n",
+            value=n,
+        )
+    return slice(offset, offset + n)
+
+
+T = TypeVar("T")
+
+
+def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Raises BadInput with the field at fault (`filter.exclude`, or `body`) and its value."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _outside_schema(str(error), body) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"the body is not JSON ({error})",
+            remedy="Send one JSON object, encoded as UTF-8.",
+            field="body",
+            value=shown(body[:60].decode(errors="replace")),
+        ) from error
+    except RecursionError as error:
+        raise BadInput(
+            "the body is nested too deeply",
+            remedy="Send what /docs.json describes.",
+            field="body",
+            value=shown(body[:60].decode(errors="replace")),
+        ) from error
+
+
+UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
+
+
+def _outside_schema(message: str, body: bytes) -> BadInput:
+    """msgspec says "Expected `int` - at `$.filter.time`"; find the field and what it held."""
+    what, _, path = message.partition(" - at `$")
+    field = path.rstrip("`").removeprefix(".").replace("[...]", "")
+    if unknown := UNKNOWN.match(what):
+        field = f"{field}.{unknown['name']}" if field else unknown["name"]
+        what, remedy = "unknown field", "Leave it out; /docs.json lists the fields there are."
+    else:
+        what = what.replace("`", "")
+        wanted = what.partition(", got ")[0].replace("Expected", "Send")
+        remedy = f"{wanted}; /docs.json describes the field."
+    return BadInput(
+        f"{field or 'the body'}: {what}",
+        remedy=remedy,
+        field=field or "body",
+        value=_value(body, field),
+    )
+
+
+def _value(body: bytes, field: str) -> object:
+    """What stands at `field` (`filter.exclude[3]`) of the body, as an error shows it."""
+    try:
+        value: Any = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return shown(body[:60].decode(errors="replace"))
+    for step in re.split(r"[.\[\]]+", field):
+        if isinstance(value, dict) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and step.isdecimal():
+            value = value[int(step)]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return value[:60] if isinstance(value, str) else shown(value)

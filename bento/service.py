@@ -1,0 +1,120 @@
+"""The BentoML service: `bentoml serve` in the repository root finds it through pyproject.toml.
+
+BentoML brings the process, /livez and /readyz; everything else goes to the
+ASGI application mounted in it. What its middleware adds to each request is
+switched off where it can be: access log, metrics (ours stand in their place), tracing.
+Settings come from the environment, see `bento/settings.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import TypeVar
+
+import bentoml
+import msgspec
+from bentoml.exceptions import BentoMLException
+
+from bento import openapi
+from bento.answering import Answering
+from bento.app import BODY_S, App, Handler, Route
+from bento.metrics import CONTENT_TYPE, Metrics
+from bento.schemas import PopularRequest, RecommendRequest, decode
+from bento.settings import MAX_DEADLINE_MS, Settings
+from client.service import Answer
+from client.tensors import connect
+from recommender.errors import RecserveError
+from recommender.release import read_release
+
+METRICS = Metrics()
+APP = App(METRICS)
+T = TypeVar("T")
+
+
+def start() -> Answering:
+    """Read the settings and the release they name; raises RecserveError."""
+    settings = Settings.from_environment()
+    release = read_release(settings.repository)
+    _ = release.catalogue.category_words_table, release.catalogue.by_popularity, release.users
+    return Answering(
+        settings=settings, release=release, triton=connect(settings.triton), metrics=METRICS
+    )
+
+
+def routes(answering: Answering) -> Mapping[str, Route]:
+    """Everything the service answers, /livez and /readyz aside."""
+    docs = openapi.document(answering.release.limits.answers)
+
+    async def describe(_: bytes, __: str) -> bytes:
+        return docs
+
+    async def measure(_: bytes, __: str) -> bytes:
+        return METRICS.text()
+
+    return {
+        "/v1/recommend": _post(RecommendRequest, answering.recommend),
+        "/v1/popular": _post(PopularRequest, answering.popular),
+        "/docs.json": Route(method="GET", handler=describe),
+        "/metrics": Route(method="GET", handler=measure, content_type=CONTENT_TYPE.encode()),
+    }
+
+
+def _post(body: type[T], answer: Callable[[T, str], Awaitable[Answer]]) -> Route:
+    decoder, encoder = msgspec.json.Decoder(body), msgspec.json.Encoder()
+
+    async def handle(raw: bytes, request_id: str) -> bytes:
+        return encoder.encode(await answer(decode(raw, decoder), request_id))
+
+    handler: Handler = handle
+    return Route(method="POST", handler=handler)
+
+
+@bentoml.service(
+    workers=1,  # requests join into batches inside one process; more processes join less
+    traffic={"timeout": BODY_S + MAX_DEADLINE_MS / 1000 + 1},  # ours come first
+    http={"host": "127.0.0.1"},  # a container says --host 0.0.0.0
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    tracing={"sample_rate": 0.0, "excluded_urls": [".*"]},
+    runner_probe={"enabled": False},
+)
+@bentoml.asgi_app(APP, path="/", name="api")
+class Recserve:
+    """Recommendations over HTTP from a model that Triton serves."""
+
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
+    @staticmethod
+    def check() -> None:
+        """Before any process starts: what cannot be served ends `bentoml serve`, in one line."""
+        try:
+            answering = start()
+            routes(answering)
+        except RecserveError as error:
+            raise BentoMLException(str(error)) from error
+        # The worker of a built bento starts in another folder.
+        os.environ["RECSERVE_REPOSITORY"] = str(answering.settings.repository)
+
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
+    async def begin(self) -> None:
+        self.answering = start()
+        APP.routes = routes(self.answering)
+        self.probe = asyncio.create_task(self.answering.become_ready())
+        # What is loaded stays: the collector need not walk through it again, and
+        # its full passes were most of the slowest answers.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    async def end(self) -> None:
+        self.probe.cancel()
+        with suppress(asyncio.CancelledError):
+            await self.probe
+        await self.answering.close()
+
+    async def __is_ready__(self) -> bool:
+        return self.answering.ready

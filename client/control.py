@@ -1,0 +1,113 @@
+"""Which versions a Triton in explicit mode holds, and what it has counted.
+
+For whoever starts or promotes releases, over gRPC. Knows names, versions and
+config texts; where they come from is the caller's business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2, service_pb2
+
+from client.tensors import TritonGrpc
+from recommender.errors import BadInput, NotFound, ReleaseError, Unavailable
+
+NO_CHANGE: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """Of one version since it was loaded."""
+
+    inferences: int  # rows answered (a request of batch 3 counts 3)
+    executions: int  # batches run: inferences / executions is the mean batch
+    failures: int  # requests that failed
+
+
+class Control:
+    """`async with Control(address) as triton:` — the repository side of one Triton server."""
+
+    def __init__(self, address: str) -> None:
+        self.tensors = TritonGrpc(address)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.tensors.close()
+
+    async def load(
+        self,
+        model: str,
+        versions: Sequence[int],
+        config_text: str,
+        *,
+        automatic: Mapping[str, str] = NO_CHANGE,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Have exactly `versions` of `model` loaded; versions already there keep running.
+
+        `config_text` is the model's config.pbtxt. Replaced for this load only: its version
+        policy and, where its backend stands in `automatic`, KIND_AUTO by the kind given
+        there. Returns when all have loaded and warmed up. Raises ReleaseError with
+        Triton's reason.
+        """
+        config = text_format.Parse(config_text, model_config_pb2.ModelConfig())
+        config.version_policy.specific.versions[:] = sorted(versions)
+        kinds = model_config_pb2.ModelInstanceGroup
+        for group in config.instance_group:
+            if group.kind == kinds.KIND_AUTO and config.backend in automatic:
+                group.kind = kinds.Kind.Value(automatic[config.backend])
+        request = service_pb2.RepositoryModelLoadRequest(model_name=model)
+        request.parameters["config"].string_param = json_format.MessageToJson(
+            config, preserving_proto_field_name=True, indent=None
+        )
+        try:
+            await self.tensors.call("RepositoryModelLoad", request, timeout_s=timeout_s)
+        except (BadInput, NotFound) as error:
+            raise _refused(model, error.value) from error
+        except Unavailable as error:
+            if not await self.tensors.live():
+                raise
+            raise _refused(model, error.value) from error
+
+    async def unload(self, model: str, *, timeout_s: float | None = None) -> None:
+        """Unload every version of `model`, in-flight requests first."""
+        request = service_pb2.RepositoryModelUnloadRequest(model_name=model)
+        await self.tensors.call("RepositoryModelUnload", request, timeout_s=timeout_s)
+
+    async def versions(self, model: str) -> list[int]:
+        """Versions of `model` that answer now, oldest first."""
+        request = service_pb2.RepositoryIndexRequest(ready=True)
+        response = await self.tensors.call("RepositoryIndex", request, timeout_s=5)
+        return sorted(int(one.version) for one in response.models if one.name == model)
+
+    async def statistics(self, model: str, version: int) -> Statistics:
+        """Raises NotFound where that version is not loaded."""
+        request = service_pb2.ModelStatisticsRequest(name=model, version=str(version))
+        response: Any = await self.tensors.call("ModelStatistics", request, timeout_s=5)
+        (one,) = response.model_stats
+        return Statistics(
+            inferences=one.inference_count,
+            executions=one.execution_count,
+            failures=one.inference_stats.fail.count,
+        )
+
+
+# "load failed for model 'm': version 3 is at UNAVAILABLE state: Internal: TritonModelException: "
+PREAMBLE = re.compile(
+    r"^load failed for model '[^']*': (version \d+ is at UNAVAILABLE state: )?"
+    r"((Internal|Invalid argument|Not found|Unavailable): )?(TritonModelException: )?"
+)
+
+
+def _refused(model: str, details: object) -> ReleaseError:
+    return ReleaseError(
+        f"Triton did not load {model}: {PREAMBLE.sub('', str(details))}",
+        remedy="Correct it, or load another release.",
+    )

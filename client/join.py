@@ -1,0 +1,128 @@
+"""Single requests -> batches -> one call of Triton each (group commit).
+
+While fewer than `calls` calls are under way a request leaves at once; those that
+come meanwhile wait, and leave together, as rows of one batch, when a call ends.
+No timer: an idle server answers as fast as without joining, a busy one calls
+less often and with fuller batches. Only rows of one model and one shape (one history
+length) join, since Triton closes a batch at the first other shape.
+
+Knows nothing of what the arrays mean: row i of every input belongs to request i.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from client.tensors import Triton
+from recommender.contract import Array
+from recommender.errors import RecserveError, Unavailable
+
+Key = tuple[str, int, tuple[tuple[int, ...], ...]]  # model, version, shapes of the row's inputs
+
+
+@dataclass(slots=True, eq=False)
+class _Row:
+    inputs: Mapping[str, Array]  # each [1, ...]
+    until: float  # the loop's clock; nobody waits for the answer after it
+    since: int  # order of arrival
+    answer: asyncio.Future[dict[str, Array]]
+
+
+class Joiner:
+    """Joins the requests of one event loop; one per connection to Triton."""
+
+    def __init__(self, triton: Triton, *, max_rows: int, calls: int = 2) -> None:
+        self._triton = triton
+        self._max_rows = max_rows
+        self._calls = calls
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._waiting: dict[Key, deque[_Row]] = {}
+        self._arrivals = 0
+
+    async def infer(
+        self, model: str, version: int, inputs: Mapping[str, Array], *, timeout_s: float
+    ) -> dict[str, Array]:
+        """The outputs, each [1, ...], of one request; `inputs` are [1, ...] arrays.
+
+        Raises what Triton's client raises, and Unavailable when `timeout_s` passes first.
+        """
+        loop = asyncio.get_running_loop()
+        self._arrivals += 1
+        row = _Row(inputs, loop.time() + timeout_s, self._arrivals, loop.create_future())
+        key = (model, version, tuple(array.shape for array in inputs.values()))
+        self._waiting.setdefault(key, deque()).append(row)
+        self._start_calls()
+        try:
+            async with asyncio.timeout_at(row.until):
+                return await row.answer
+        except TimeoutError as error:
+            raise Unavailable(
+                f"Triton at {self._triton.address} did not answer within {timeout_s:g} s",
+                remedy="Allow more time, or lower the load.",
+            ) from error
+
+    async def close(self) -> None:
+        """Ends the calls under way; whoever still waits gets Unavailable at its deadline."""
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    def _start_calls(self) -> None:
+        while self._waiting and len(self._under_way) < self._calls:
+            key = min(self._waiting, key=lambda k: self._waiting[k][0].since)
+            if rows := self._take(key):
+                task = asyncio.create_task(self._call(key, rows))
+                self._under_way.add(task)
+                task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._start_calls()
+
+    def _take(self, key: Key) -> list[_Row]:
+        """The oldest rows of `key` that somebody still waits for, at most one batch."""
+        queue, rows = self._waiting[key], list[_Row]()
+        while queue and len(rows) < self._max_rows:
+            if not (row := queue.popleft()).answer.done():
+                rows.append(row)
+        if not queue:
+            del self._waiting[key]
+        return rows
+
+    async def _call(self, key: Key, rows: list[_Row]) -> None:
+        """One call; the answers, or the failure, go to the rows."""
+        model, version, _ = key
+        left = max(row.until for row in rows) - asyncio.get_running_loop().time()
+        try:
+            inputs = rows[0].inputs if len(rows) == 1 else _concatenated(rows)
+            outputs = await self._triton.infer(model, version, inputs, timeout_s=max(left, 0.001))
+        except Unavailable as error:
+            _fail(rows, error)
+        except RecserveError as error:
+            # One row may be at fault: alone, it fails alone.
+            if len(rows) == 1:
+                _fail(rows, error)
+            else:
+                for row in rows:
+                    await self._call(key, [row])
+        except Exception as error:  # a defect: those who wait must hear of it, not hang
+            _fail(rows, error)
+        else:
+            for i, row in enumerate(rows):
+                if not row.answer.done():
+                    row.answer.set_result({name: a[i : i + 1] for name, a in outputs.items()})
+
+
+def _concatenated(rows: list[_Row]) -> dict[str, Array]:
+    return {name: np.concatenate([row.inputs[name] for row in rows]) for name in rows[0].inputs}
+
+
+def _fail(rows: list[_Row], error: Exception) -> None:
+    for row in rows:
+        if not row.answer.done():
+            row.answer.set_exception(error)

@@ -1,0 +1,105 @@
+"""Triton backend "pytorch" without NVIDIA's native one: same config, same answers.
+
+One instance is one process with the TorchScript module `<version>/model.pt`. Imports
+only numpy, Triton's utilities and torch.
+"""
+
+import os
+import sys
+
+# The stubs of Python 3.11 and 3.12 ignore PYTHONPATH: take its entries ourselves.
+sys.path[:0] = [
+    os.path.dirname(os.path.abspath(__file__)),  # noqa: PTH100, PTH120 - before any import
+    *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)),
+]
+
+import batching  # noqa: E402
+import torch  # noqa: E402
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        config = batching.Config.read(args, "model.pt")
+        set_threads(config)
+        device = torch.device("cpu" if config.gpu is None else f"cuda:{config.gpu}")
+        if config.gpu is not None and not torch.cuda.is_available():
+            raise batching.refuse(
+                "the instance is KIND_GPU and this torch reaches no GPU",
+                "Install a CUDA build of torch, or set kind: KIND_CPU.",
+            )
+        module = open_module(config, device)
+        to_forward = input_order(config, module)
+        from_forward = output_order(config)
+
+        @torch.inference_mode()
+        def run(arrays):
+            seen = module(*(torch.from_numpy(arrays[i]).to(device) for i in to_forward))
+            seen = seen if isinstance(seen, (tuple, list)) else (seen,)
+            return [seen[i].cpu().numpy() for i in from_forward]
+
+        probe = batching.zeros(config)
+        try:
+            outputs = run(probe)
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise batching.refuse(
+                f"{config.file.name} fails on an input as config.pbtxt declares it: {reason}",
+                "Correct the inputs or outputs of config.pbtxt, or export the model again.",
+            ) from error
+        batching.check_outputs(config, probe, outputs)
+        self.batcher = batching.Batcher(config, run)
+
+    def execute(self, requests):
+        return self.batcher.execute(requests)
+
+
+def set_threads(config):
+    intra, inter = config.threads("INTRA_OP_THREAD_COUNT"), config.threads("INTER_OP_THREAD_COUNT")
+    if intra:
+        torch.set_num_threads(intra)
+    if inter:
+        torch.set_num_interop_threads(inter)
+
+
+def open_module(config, device):
+    try:
+        module = torch.jit.load(str(config.file), map_location=device)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise batching.refuse(
+            f"{config.file} cannot be read: {reason}", "Export the run again."
+        ) from error
+    if hasattr(module, "training"):  # one exported frozen has no such attribute
+        module = torch.jit.freeze(module.eval())
+    return module
+
+
+def input_order(config, module):
+    """For each argument of forward(), the position of its input in the config.
+
+    By argument name, else by the index of NAME__INDEX. The native backend falls
+    back to the config's order with a warning; that is refused here.
+    """
+    arguments = [a.name for a in module.forward.schema.arguments[1:]]
+    names = [port.name for port in config.inputs]
+    if set(names) == set(arguments):
+        return [names.index(argument) for argument in arguments]
+    indexes = [index_of(name) for name in names]
+    if sorted(i for i in indexes if i is not None) == list(range(len(arguments))):
+        return [indexes.index(i) for i in range(len(arguments))]
+    raise batching.refuse(
+        f"config.pbtxt has inputs {names}, forward() of {config.file.name} takes {arguments}",
+        "Name the inputs as forward() does, or NAME__0, NAME__1, ... in its order.",
+    )
+
+
+def output_order(config):
+    """For each output of the config, its position in forward()'s result: by NAME__INDEX if all
+    have one, else in the order of the config, as the native backend does."""
+    indexes = [index_of(port.name) for port in config.outputs]
+    return list(range(len(indexes))) if None in indexes else indexes
+
+
+def index_of(name):
+    _, mark, index = name.partition("__")
+    return int(index) if mark and index.isdecimal() else None

@@ -1,0 +1,175 @@
+"""A real `bentoml serve` on a small release, as a child process that is always stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from recommender.catalogue import Catalogue
+from recommender.contract import Limits
+from recommender.features import UserColumn, UserFeatures
+from recommender.release import SCHEMA, sha256
+from recommender.users import Users
+
+ROOT = Path(__file__).parent.parent
+BENTOML = str(Path(sys.executable).with_name("bentoml"))
+CLOCK = 1_000_000  # the last second of the toy release's training data
+COLUMNS = UserFeatures(
+    columns=(UserColumn(name="job", values=("baker", "nurse")), UserColumn(name="age", edges=(30,)))
+)
+GENRES = ("Comedy", "Drama", "Noir")  # item i has GENRES[i % 3]; item 3 has all of them
+
+
+def write_release(
+    repository: Path, limits: Limits, *, items: int, models: tuple[str, ...], version: int = 1
+) -> None:
+    """Items i1 to iN, the first the most popular; users `reader` (10 events) and `new` (none)."""
+    home = repository / models[0] / str(version)
+    home.mkdir(parents=True, exist_ok=True)
+    Catalogue(
+        item_ids=tuple(f"i{i}" for i in range(1, items + 1)),
+        titles=tuple(None if i == 1 else f"Title {i}" for i in range(1, items + 1)),
+        categories=tuple(GENRES if i == 3 else (GENRES[i % 3],) for i in range(1, items + 1)),
+        popularity=np.arange(items, 0, -1).astype(np.float32),
+    ).write(home)
+    Users(
+        user_ids=("reader", "new"),
+        features=np.array([[1, 2], [2, 1]]),
+        offsets=np.array([0, 10, 10]),
+        items=np.arange(1, 11),
+        times=np.arange(CLOCK - 10, CLOCK),
+        weights=np.ones(10, np.float32),
+    ).write(home)
+    files = {
+        str(path.relative_to(repository)): sha256(path)
+        for path in (home / "catalogue.parquet", home / "users.parquet")
+    }
+    release = {
+        "schema": SCHEMA,
+        "version": version,
+        "family": "deep",
+        "models": models,
+        "limits": {
+            "user_features": limits.user_features,
+            "category_words": limits.category_words,
+            "exclude": limits.exclude,
+            "answers": limits.answers,
+            "length_buckets": limits.length_buckets,
+            "max_batch_size": limits.max_batch_size,
+        },
+        "user_features": COLUMNS.to_json(),
+        "mean_rating": None,
+        "clock": CLOCK,
+        "files": files,
+    }
+    (home / "release.json").write_text(json.dumps(release))
+    index = {
+        "schema": SCHEMA,
+        "serving": version,
+        "releases": {str(version): f"{models[0]}/{version}/release.json"},
+    }
+    (repository / "releases.json").write_text(json.dumps(index))
+
+
+def free_port(ports: range) -> int:
+    """The first of `ports` that nobody listens on."""
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError(f"no free port in {ports}")
+
+
+@dataclass(frozen=True)
+class Service:
+    url: str
+    http: httpx.Client
+    log: Path
+
+    def recommend(self, **body: object) -> dict[str, object]:
+        return self.post("/v1/recommend", body)
+
+    def post(self, path: str, body: object) -> dict[str, object]:
+        response = self.http.post(path, json=body)
+        assert response.status_code == 200, response.text
+        answer: dict[str, object] = response.json()
+        return answer
+
+
+def environment(home: Path, **variables: str) -> dict[str, str]:
+    """This process's environment without settings of ours, BentoML's home and tracking set."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RECSERVE_", "BENTOML_"))}
+    return kept | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"} | variables
+
+
+@contextmanager
+def bentoml_serve(
+    tmp: Path, variables: Mapping[str, str], *, target: tuple[str, ...] = (), cwd: Path = ROOT
+) -> Iterator[Service]:
+    """`bentoml serve [target]` in `cwd`, alive; its process group is gone afterwards."""
+    port = free_port(range(13000, 13100))
+    log = tmp / f"bentoml-{port}.log"
+    command = [BENTOML, "serve", *target, "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment(tmp / "bentoml", **variables),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        with httpx.Client(base_url=url, timeout=20, trust_env=False) as http:
+            wait_until(lambda: answers(http, "/livez"), process, log)
+            yield Service(url, http, log)
+    finally:
+        stop(process)
+
+
+def answers(http: httpx.Client, path: str) -> bool:
+    try:
+        return http.get(path).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def wait_until(
+    condition: Callable[[], bool],
+    process: subprocess.Popen[bytes] | None = None,
+    log: Path | None = None,
+    *,
+    seconds: float = 60,
+) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        ended = process is not None and process.poll() is not None
+        assert not ended and time.monotonic() < until, log.read_text() if log else "too late"
+        time.sleep(0.05)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """SIGINT to the group, SIGKILL to whatever is left of it after ten seconds."""
+    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(10)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,89 @@
+"""What many tests need once: a small data set with a known answer, a run, a release, both servers.
+
+Every server runs on free ports of 127.0.0.1 and is gone when the session ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from served import ITEMS, Stack, free_ports, wait_ready
+from triton_process import toy_repository, toy_server, toy_weights  # noqa: F401 - fixtures
+
+from export.releases import publish
+from recommender import config
+from recommender.data.dataset import Dataset, load
+from recommender.data.synthetic import write_synthetic
+from recommender.runs import Run
+from recommender.train import train
+
+torch.set_num_threads(1)  # small models: threads would only wait for each other
+
+QUICK = ("training.epochs=8", "training.batch=16", "encoder.width=32", "training.patience=3")
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "synthetic"
+    write_synthetic(folder, users=300, items=ITEMS, events=6000, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset(data_folder: Path) -> Dataset:
+    return load(data_folder)[0]
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
+    """A deep run, trained for seconds: enough to have learned that items follow each other."""
+    folder = tmp_path_factory.mktemp("runs") / "deep"
+    train(dataset, folder, config=config.read("quick", settings=QUICK))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(run_folder: Path) -> Run:
+    from recommender import runs
+
+    return runs.read(run_folder)
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+    folder = tmp_path_factory.mktemp("repository") / "model_repository"
+    assert publish(run, folder) == 1
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stack(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    http, grpc, metrics, port = free_ports(4)
+    command = [sys.executable, "-m", "serving.cli", "serve", "--repository", str(repository),
+               "--http-port", str(http), "--grpc-port", str(grpc), "--metrics-port", str(metrics),
+               "--port", str(port)]  # fmt: skip
+    folder = tmp_path_factory.mktemp("serve")
+    log = folder / "serve.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, text=True, cwd=folder, start_new_session=True
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_ready(url, process, log)
+        yield Stack(
+            process=process, url=url, grpc=f"grpc://127.0.0.1:{grpc}",
+            http=f"triton+http://127.0.0.1:{http}", metrics=f"http://127.0.0.1:{metrics}/metrics",
+            repository=repository,
+        )  # fmt: skip
+    finally:
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGTERM)
+        process.wait(timeout=20)

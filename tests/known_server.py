@@ -1,0 +1,130 @@
+"""A release to check by eye, and an HTTP server that does exactly what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recommender.catalogue import Catalogue
+from recommender.contract import Limits
+from recommender.release import SCHEMA, sha256
+from recommender.users import Users
+
+ITEMS, USERS, SEEN = 60, 12, 5
+LIMITS = Limits(user_features=1, category_words=1, exclude=256, answers=20, length_buckets=(4, 8))
+
+Reply = tuple[float, int, Any]  # delay in seconds, HTTP status, JSON body (None = hang up)
+Behaviour = Callable[[int, dict[str, Any]], Reply]  # number of the request, its body
+
+
+# A release small enough to check by eye: user u has seen items u + 1 to u + 5.
+
+
+def seen_by(user: int) -> list[int]:
+    return list(range(user + 1, user + 1 + SEEN))
+
+
+def write_release(folder: Path) -> Path:
+    home = folder / "toy_onnx" / "1"
+    home.mkdir(parents=True)
+    Catalogue(
+        item_ids=tuple(f"item-{i}" for i in range(1, ITEMS + 1)),
+        titles=(None,) * ITEMS,
+        categories=((),) * ITEMS,
+        popularity=np.ones(ITEMS, np.float32),
+    ).write(home)
+    Users(
+        user_ids=tuple(f"user-{u}" for u in range(USERS)),
+        features=np.zeros((USERS, 1), np.int64),
+        offsets=np.arange(USERS + 1, dtype=np.int64) * SEEN,
+        items=np.concatenate([seen_by(u) for u in range(USERS)]).astype(np.int64),
+        times=np.full(USERS * SEEN, 1_000_000, np.int64),
+        weights=np.ones(USERS * SEEN, np.float32),
+    ).write(home)
+    release = {
+        "schema": SCHEMA,
+        "version": 1,
+        "family": "toy",
+        "models": ["toy_onnx"],
+        "limits": vars(LIMITS),
+        "user_features": [],
+        "mean_rating": None,
+        "clock": 2_000_000,
+        "files": {str(p.relative_to(folder)): sha256(p) for p in home.glob("*.parquet")},
+    }
+    (home / "release.json").write_text(json.dumps(release))
+    index = {"schema": SCHEMA, "serving": 1, "releases": {"1": "toy_onnx/1/release.json"}}
+    (folder / "releases.json").write_text(json.dumps(index))
+    return folder
+
+
+# A server that speaks just enough HTTP and does exactly what it is told.
+
+
+class Server:
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+        self.numbers = itertools.count()
+        self.paths: set[str] = set()
+        self.now = self.most = 0  # requests under way, and the most there ever were
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = int(head.lower().split(b"content-length:")[1].split()[0])
+                body = json.loads(await reader.readexactly(length))
+                self.paths.add(head.split()[1].decode())
+                self.now += 1
+                self.most = max(self.most, self.now)
+                delay, status, answer = self.behaviour(next(self.numbers), body)
+                await asyncio.sleep(delay)
+                self.now -= 1
+                if answer is None:
+                    break
+                payload = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                top = f"HTTP/1.1 {status} X\r\ncontent-length: {len(payload)}\r\n\r\n"
+                writer.write(top.encode() + payload)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client has gone
+        finally:
+            writer.close()
+
+
+@contextmanager
+def answering(behaviour: Behaviour) -> Iterator[tuple[str, Server]]:
+    """A server in a thread of its own, on a free port."""
+    server, started = Server(behaviour), Future[tuple[int, Callable[[], Any]]]()
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+        loop, port = asyncio.get_running_loop(), listening.sockets[0].getsockname()[1]
+        started.set_result((port, lambda: loop.call_soon_threadsafe(stop.set)))
+        await stop.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
+    thread.start()
+    port, stop = started.result(10)
+    try:
+        yield f"http://127.0.0.1:{port}", server
+    finally:
+        stop()
+        thread.join(10)
+
+
+def right(body: dict[str, Any]) -> dict[str, Any]:
+    """The right answer: the first items the user has not seen."""
+    seen = seen_by(int(body["user_id"].removeprefix("user-")))
+    items = [i for i in range(1, ITEMS + 1) if i not in seen][: body["n"]]
+    ranked = [{"item_id": f"item-{i}", "score": 1 / (r + 1)} for r, i in enumerate(items)]
+    return {"items": ranked, "fallback": False}

@@ -1,0 +1,143 @@
+"""A real tritonserver with both formats of the toy model, for the tests that need one."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import toy
+
+from client.control import Control
+from client.tensors import connect
+from serving import tritonserver
+from serving.tritonserver import Ports
+
+MODELS = ("toy_onnx", "toy_torchscript")
+BACKENDS = {"toy_onnx": "onnxruntime", "toy_torchscript": "pytorch"}
+SCHEMES = ("grpc", "triton+http")
+
+
+@dataclass(frozen=True)
+class Server:
+    repository: Path
+    ports: Ports
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def address(self, scheme):
+        port = self.ports.grpc if scheme == "grpc" else self.ports.http
+        return f"{scheme}://127.0.0.1:{port}"
+
+    @property
+    def grpc(self):
+        return f"127.0.0.1:{self.ports.grpc}"
+
+
+def free_ports() -> Ports:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    ports = Ports(*(s.getsockname()[1] for s in sockets))
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def start(repository: Path, log: Path) -> Server:
+    ports = free_ports()
+    return Server(repository, ports, tritonserver.launch(repository, ports, log=log), log)
+
+
+def load(server: Server, models=MODELS, version=1):
+    tritonserver.load_release(
+        toy.release(server.repository, models, version),
+        server.ports,
+        process=server.process,
+        log=server.log,
+    )
+
+
+def leftovers(server: Server) -> list[str]:
+    """Processes and shared memory of a server."""
+    prefix = tritonserver._shm_prefix(server.process)
+    found = [str(path) for path in Path("/dev/shm").glob(f"{prefix}*")]
+    for process in psutil.process_iter(["cmdline", "status"]):
+        if process.info["status"] != psutil.STATUS_ZOMBIE:
+            found += [a for a in process.info["cmdline"] or () if prefix in a]
+    return found
+
+
+def wait_until(condition, what, seconds=20):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"{what} after {seconds} s"
+        time.sleep(0.05)
+
+
+def infer(address, model, arrays, version=1, timeout_s=20):
+    async def ask():
+        client = connect(address)
+        try:
+            return await client.infer(model, version, arrays, timeout_s=timeout_s)
+        finally:
+            await client.close()
+
+    return asyncio.run(ask())
+
+
+def controlled(server, action):
+    """The result of `await action(control)`."""
+
+    async def run():
+        async with Control(server.grpc) as control:
+            return await action(control)
+
+    return asyncio.run(run())
+
+
+def assert_equal(answer, wanted):
+    np.testing.assert_array_equal(answer["item"], wanted["item"])
+    np.testing.assert_allclose(answer["score"], wanted["score"], atol=1e-4)
+    assert answer["score"].dtype == np.float32
+
+
+@pytest.fixture(scope="session")
+def toy_weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    toy.write_onnx(folder / "model.onnx")
+    toy.write_torchscript(folder / "model.pt")
+    return {"onnxruntime": folder / "model.onnx", "pytorch": folder / "model.pt"}
+
+
+@pytest.fixture(scope="session")
+def toy_repository(toy_weights, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("repository")
+    for model, backend in BACKENDS.items():
+        toy.add_model(folder, model, backend, toy_weights[backend], versions=(1, 2, 3))
+    # What else lies in a repository, and must not disturb: the index, an export under way.
+    (folder / "releases.json").write_text("{}")
+    (folder / "toy_onnx" / ".tmp-4").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_server(toy_repository, tmp_path_factory):
+    server = start(toy_repository, tmp_path_factory.mktemp("log") / "triton.log")
+    load(server)
+    yield server
+    tritonserver.stop(server.process)
+
+
+def stubs_of(server, model):
+    """Process ids of the python-based backend's stubs that serve `model`."""
+    prefix = tritonserver._shm_prefix(server.process)
+    return [p for p, command in tritonserver._stubs(prefix).items() if f"/{model}/" in command]
+
+
+def gone(pid):
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
