@@ -22,7 +22,8 @@ $(STAMP): pyproject.toml constraints.txt
 		"recserve: Python %d.%d is too old. Install Python 3.11 or 3.12." % sys.version_info[:2])'
 	@$(PYTHON) -m serving.doctor
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check \
+	@echo "Installing into .venv (about 2 GB, a minute or more) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		-c constraints.txt -e '.[train,triton,dev]'
 	$(BIN)/python -m pip check
 	@touch $@

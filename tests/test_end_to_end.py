@@ -1,0 +1,146 @@
+"""The whole chain on trained weights: the same user, the same answer, whoever is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import httpx
+import numpy as np
+import pytest
+from served import Stack
+
+from client.control import Control
+from client.service import RecserveClient
+from client.tensors import connect
+from export.parity import TOLERANCE, onnx_answerer, torchscript_answerer
+from recommender.contract import RECOMMENDER_ONNX, RECOMMENDER_TORCHSCRIPT, Array
+from recommender.features import Request, tensors
+from recommender.models.graph import answer
+from recommender.release import read_release
+from recommender.runs import Run
+
+TIME = 1_743_000_000
+USERS = [f"user-{u:06d}" for u in range(0, 300, 25)]
+
+
+def _request(run: Run, user: str) -> Request:
+    row = run.users.row(user)
+    assert row is not None
+    history = run.users.history(row)
+    return Request(
+        history=history, request_time=TIME, user_features=run.users.features[row],
+        exclude=history.items[::-1],
+    )  # fmt: skip
+
+
+def _through_triton(address: str, model: str, arrays: dict[str, Array]) -> dict[str, Array]:
+    async def ask() -> dict[str, Array]:
+        client = connect(address)
+        try:
+            return await client.infer(model, 1, arrays, timeout_s=60)
+        finally:
+            await client.close()
+
+    return asyncio.run(ask())
+
+
+def test_every_way_to_ask_gives_the_same_top_10(run: Run, stack: Stack) -> None:
+    limits, home = run.blueprint.limits, stack.repository
+    onnx = onnx_answerer(home / RECOMMENDER_ONNX / "1" / "model.onnx")
+    torchscript = torchscript_answerer(home / RECOMMENDER_TORCHSCRIPT / "1" / "model.pt")
+    catalogue = read_release(home).catalogue
+    with RecserveClient(stack.url) as client:
+        for user in USERS:
+            arrays = tensors([_request(run, user)], limits)
+            eager = answer(run.graph, arrays, limits)
+            answers = [onnx(arrays), torchscript(arrays)]
+            answers += [
+                _through_triton(address, model, arrays)
+                for address in (stack.grpc, stack.http)
+                for model in (RECOMMENDER_ONNX, RECOMMENDER_TORCHSCRIPT)
+            ]
+            for other in answers:
+                assert other["item"][0, :10].tolist() == eager["item"][0, :10].tolist()
+                assert np.allclose(other["score"][0, :10], eager["score"][0, :10], atol=TOLERANCE)
+            for model in (RECOMMENDER_ONNX, RECOMMENDER_TORCHSCRIPT):
+                served = client.recommend(
+                    user_id=user, n=10, context={"time": TIME}, model=model, deadline_ms=2000
+                )
+                assert not served.fallback
+                assert [item.item_id for item in served.items] == [
+                    catalogue.item_id(int(i)) for i in eager["item"][0, :10]
+                ]
+                scores = [item.score for item in served.items]
+                assert np.allclose(scores, eager["score"][0, :10], atol=TOLERANCE)
+
+
+def test_32_callers_are_answered_in_a_quarter_as_many_executions(run: Run, stack: Stack) -> None:
+    """Counted by Triton itself, as Prometheus reads it: nv_inference_count and _exec_count."""
+    limits = run.blueprint.limits
+    arrays = tensors([_request(run, USERS[0])], limits)
+
+    async def caller(client: object, requests: int) -> None:
+        for _ in range(requests):
+            await client.infer(RECOMMENDER_ONNX, 1, arrays, timeout_s=60)  # type: ignore[attr-defined]
+
+    async def callers() -> None:
+        client = connect(stack.grpc)
+        await asyncio.gather(*(caller(client, 20) for _ in range(32)))
+        await client.close()
+
+    before = _counts(stack)
+    asyncio.run(callers())
+    after = _counts(stack)
+    inferences, executions = (after[n] - before[n] for n in ("count", "exec_count"))
+    assert inferences == 32 * 20
+    assert executions <= inferences / 4
+
+
+def _counts(stack: Stack) -> dict[str, int]:
+    text = httpx.get(stack.metrics).text
+    pattern = rf'nv_inference_(count|exec_count){{model="{RECOMMENDER_ONNX}",version="1"}} (\d+)'
+    return {name: int(value) for name, value in re.findall(pattern, text)}
+
+
+def test_an_unknown_user_gets_a_model_answer(stack: Stack) -> None:
+    with RecserveClient(stack.url) as client:
+        served = client.recommend(user_id="nobody has seen this one", n=10, deadline_ms=2000)
+    assert len(served.items) == 10
+    assert not served.fallback
+
+
+def test_a_killed_model_process_is_loaded_again_and_nobody_gets_an_error(stack: Stack) -> None:
+    import time
+
+    import psutil
+
+    stubs = [
+        child
+        for child in psutil.Process(stack.process.pid).children(recursive=True)
+        if any(f"/{RECOMMENDER_ONNX}/" in part for part in child.cmdline())
+    ]
+    assert stubs, "no process of the model was found"
+    stubs[0].kill()
+    until = time.monotonic() + 60
+    with RecserveClient(stack.url) as client:
+        while time.monotonic() < until:
+            served = client.recommend(user_id=USERS[0], n=5)  # never an error
+            assert len(served.items) == 5
+            if not served.fallback:
+                break
+            time.sleep(0.1)
+    assert not served.fallback
+
+
+def test_control_names_the_loaded_version(stack: Stack) -> None:
+    async def versions() -> list[int]:
+        async with Control(stack.grpc.removeprefix("grpc://")) as triton:
+            return await triton.versions(RECOMMENDER_ONNX)
+
+    assert asyncio.run(versions()) == [1]
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/docs.json", "/metrics"])
+def test_what_operators_look_at_answers(stack: Stack, path: str) -> None:
+    assert httpx.get(f"{stack.url}{path}").status_code == 200
