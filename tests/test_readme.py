@@ -43,6 +43,7 @@ class Shell:
             "PYTHONPATH": str(ROOT),
             "BENTOML_HOME": str(folder / "bentoml"),
             "BENTOML_DO_NOT_TRACK": "True",
+            "RECSERVE_URL": f"http://127.0.0.1:{self.ports['3000']}",
         }
 
     def translated(self, line: str) -> str:

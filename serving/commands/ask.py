@@ -17,7 +17,9 @@ def recommend(
         list[str] | None, typer.Option(help="Items of this category only; repeat for any of more.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="The service's answer as it is.")] = False,
-    url: Annotated[str, typer.Option(help="The service's address.")] = "http://127.0.0.1:3000",
+    url: Annotated[
+        str, typer.Option(envvar="RECSERVE_URL", help="The service's address.")
+    ] = "http://127.0.0.1:3000",
 ) -> None:
     """Ask a running service for one user's recommendations.
 
