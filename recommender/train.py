@@ -33,6 +33,7 @@ from recommender.models.encoder import Encoder
 from recommender.models.families import FAMILIES, Blueprint, fit_scorer
 from recommender.models.graph import Graph
 from recommender.models.learn import Progress, silent, train_encoder
+from recommender.models.scorer import UserInputs
 from recommender.runs import FILE, Run, write
 from recommender.users import Users
 
@@ -151,11 +152,9 @@ class _EncoderAlone(nn.Module):
         self.encoder = [encoder]  # in a list: not to be frozen with the graph around it
         self.table = encoder.item_table().detach()
 
-    def forward(
-        self, history: Tensor, times: Tensor, weight: Tensor, request_time: Tensor, user: Tensor
-    ) -> Tensor:
+    def forward(self, user: UserInputs) -> Tensor:
         (encoder,) = self.encoder
-        query = encoder(history, times, weight, user, self.table, last_only=True)
+        query = encoder(user, self.table, last_only=True)
         return F.linear(query, self.table, encoder.bias)
 
 

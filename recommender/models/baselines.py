@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from recommender.models.scorer import UserInputs
 from recommender.models.signals import ItemToItem
 
 
@@ -16,15 +17,8 @@ class Popularity(nn.Module):
         self.register_buffer("popularity", popularity)
         self.popularity: Tensor
 
-    def forward(
-        self,
-        history_BL: Tensor,
-        history_time_BL: Tensor,
-        history_weight_BL: Tensor,
-        request_time_B1: Tensor,
-        user_features_BU: Tensor,
-    ) -> Tensor:
-        return self.popularity.repeat(history_BL.shape[0], 1)
+    def forward(self, user: UserInputs) -> Tensor:
+        return self.popularity.repeat(user.history_BL.shape[0], 1)
 
 
 class ItemKNN(nn.Module):
@@ -36,14 +30,8 @@ class ItemKNN(nn.Module):
         self.register_buffer("popularity", popularity * 1e-3)
         self.popularity: Tensor
 
-    def forward(
-        self,
-        history_BL: Tensor,
-        history_time_BL: Tensor,
-        history_weight_BL: Tensor,
-        request_time_B1: Tensor,
-        user_features_BU: Tensor,
-    ) -> Tensor:
-        scores_BN = self.popularity.repeat(history_BL.shape[0], 1)
-        mixed_BN: Tensor = self.similar(scores_BN, history_BL, torch.ones_like(history_weight_BL))
+    def forward(self, user: UserInputs) -> Tensor:
+        scores_BN = self.popularity.repeat(user.history_BL.shape[0], 1)
+        plain_BL = torch.ones_like(user.weight_BL)
+        mixed_BN: Tensor = self.similar(scores_BN, user.history_BL, plain_BL)
         return mixed_BN

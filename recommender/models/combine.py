@@ -19,6 +19,7 @@ from recommender.data.split import Query, requests
 from recommender.features import tensors
 from recommender.models.deep import SIGNALS, Deep
 from recommender.models.families import Blueprint
+from recommender.models.scorer import UserInputs
 from recommender.users import EMPTY, Users
 
 _CELLS = 40_000_000  # queries x items x signals held at once: 160 MB
@@ -52,8 +53,8 @@ def _signals(scorer: Deep, blueprint: Blueprint, queries: Sequence[Query], users
     limits, parts = blueprint.limits, []
     for at in range(0, len(queries), limits.max_batch_size):
         arrays = tensors(requests(queries[at : at + limits.max_batch_size], users), limits)
-        user_inputs = [torch.from_numpy(arrays[t.name]) for t in inputs(limits)[:5]]
-        parts.append(scorer.each_signal(*user_inputs))
+        user = UserInputs(*(torch.from_numpy(arrays[t.name]) for t in inputs(limits)[:5]))
+        parts.append(scorer.each_signal(user))
     return torch.cat(parts)
 
 

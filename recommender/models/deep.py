@@ -17,13 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recommender.models.encoder import Encoder
+from recommender.models.scorer import UserInputs
 from recommender.models.signals import ItemToItem, TrendTable
 
 SIGNALS = ("encoder", "similar", "rated", "trend", "popularity")
 
 
 class Deep(nn.Module):
-    """A scorer (see graph.py). `table` is the encoder's item table, computed once after training;
+    """A scorer (see scorer.py). `table` is the encoder's item table, computed once after training;
     row 0 of `weights` holds without a history, row 1 with one."""
 
     def __init__(
@@ -39,49 +40,30 @@ class Deep(nn.Module):
         self.popularity: Tensor
         self.table: Tensor
 
-    def forward(
-        self,
-        history_BL: Tensor,
-        history_time_BL: Tensor,
-        history_weight_BL: Tensor,
-        request_time_B1: Tensor,
-        user_features_BU: Tensor,
-    ) -> Tensor:
-        context_B = (history_BL[:, -1] > 0).to(torch.int64)  # right-aligned: the last one tells
+    def forward(self, user: UserInputs) -> Tensor:
+        context_B = (user.history_BL[:, -1] > 0).to(torch.int64)  # right-aligned: the last tells
         weights_BS = F.embedding(context_B, self.weights)
         encoder_B1, similar_B1, rated_B1, trend_B1, popularity_B1 = weights_BS.hsplit(len(SIGNALS))
 
-        query_BD = self.encoder(
-            history_BL, history_time_BL, history_weight_BL, user_features_BU, self.table,
-            last_only=True,
-        )  # fmt: skip
+        query_BD = self.encoder(user, self.table, last_only=True)
         scores_BN = F.linear(query_BD * encoder_B1, self.table) + encoder_B1 * self.encoder.bias
-        scores_BN = scores_BN + trend_B1 * self.trend(request_time_B1)
+        scores_BN = scores_BN + trend_B1 * self.trend(user.request_time_B1)
         scores_BN = scores_BN + popularity_B1 * self.popularity
-        strength_BL = similar_B1 + rated_B1 * history_weight_BL
-        mixed_BN: Tensor = self.similar(scores_BN, history_BL, strength_BL)
+        strength_BL = similar_B1 + rated_B1 * user.weight_BL
+        mixed_BN: Tensor = self.similar(scores_BN, user.history_BL, strength_BL)
         return mixed_BN
 
     @torch.no_grad()
-    def each_signal(
-        self,
-        history_BL: Tensor,
-        history_time_BL: Tensor,
-        history_weight_BL: Tensor,
-        request_time_B1: Tensor,
-        user_features_BU: Tensor,
-    ) -> Tensor:
+    def each_signal(self, user: UserInputs) -> Tensor:
         """[B, N, S]: every signal by itself, for training the combiner on them."""
-        query_BD = self.encoder(
-            history_BL, history_time_BL, history_weight_BL, user_features_BU, self.table,
-            last_only=True,
-        )  # fmt: skip
-        none_BN = torch.zeros(len(history_BL), len(self.table))
+        query_BD = self.encoder(user, self.table, last_only=True)
+        none_BN = torch.zeros(len(user.history_BL), len(self.table))
+        plain_BL = torch.ones_like(user.weight_BL)
         signals = (
             F.linear(query_BD, self.table, self.encoder.bias),
-            self.similar(none_BN.clone(), history_BL, torch.ones_like(history_weight_BL)),
-            self.similar(none_BN.clone(), history_BL, history_weight_BL),
-            self.trend(request_time_B1),
+            self.similar(none_BN.clone(), user.history_BL, plain_BL),
+            self.similar(none_BN.clone(), user.history_BL, user.weight_BL),
+            self.trend(user.request_time_B1),
             self.popularity.expand_as(none_BN),
         )
         return torch.stack(signals, dim=2)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recommender.config import EncoderConfig
+from recommender.models.scorer import UserInputs
 
 _TIME_BUCKETS = 28  # powers of two of seconds, up to four years
 _MASKED = -1e9
@@ -57,40 +58,31 @@ class Encoder(nn.Module):
             return self.item.weight
         return self.item.weight + self.item_categories @ self.category.weight
 
-    def forward(
-        self,
-        history_BL: Tensor,
-        history_time_BL: Tensor,
-        history_weight_BL: Tensor,
-        user_features_BU: Tensor,
-        table_ND: Tensor,
-        *,
-        last_only: bool,
-    ) -> Tensor:
+    def forward(self, user: UserInputs, table_ND: Tensor, *, last_only: bool) -> Tensor:
         """Query vectors [B, L, d]; with `last_only` those of the last position, [B, d]."""
-        x_BLD = F.embedding(history_BL, table_ND) + history_weight_BL[:, :, None] * self.strength
+        x_BLD = F.embedding(user.history_BL, table_ND) + user.weight_BL[:, :, None] * self.strength
         if self.training and self.blank > 0:  # blank out some tokens: see quality.md, "sur"
-            keep_BL1 = torch.rand_like(history_weight_BL)[:, :, None] >= self.blank
+            keep_BL1 = torch.rand_like(user.weight_BL)[:, :, None] >= self.blank
             x_BLD = x_BLD * keep_BL1
-        x_BLD = self.dropout(x_BLD + self._user(user_features_BU)[:, None, :])
+        x_BLD = self.dropout(x_BLD + self._user(user.features_BU)[:, None, :])
 
-        bias_BHLL = self._attention_bias(history_BL, history_time_BL)
+        bias_BHLL = self._attention_bias(user.history_BL, user.time_BL)
         for layer in self.layers:
             x_BLD = layer(x_BLD, bias_BHLL, last_only and layer is self.layers[-1])
         y_BLD: Tensor = self.final(x_BLD)
         return y_BLD[:, -1] if last_only else y_BLD
 
-    def _attention_bias(self, history_BL: Tensor, history_time_BL: Tensor) -> Tensor:
+    def _attention_bias(self, history_BL: Tensor, time_BL: Tensor) -> Tensor:
         """[B, H, L, L] of query and key, shared by all layers: learned for their distance in steps
         and in seconds; out of reach where the key may not be seen."""
         distance_LL, visible_BLL = _visible(history_BL)
-        bias_BLLH = self.by_time(_time_bucket(history_time_BL)) + self.by_distance(distance_LL)
+        bias_BLLH = self.by_time(_time_bucket(time_BL)) + self.by_distance(distance_LL)
         return torch.where(visible_BLL[:, None], bias_BLLH.permute(0, 3, 1, 2), _MASKED)
 
-    def _user(self, user_features_BU: Tensor) -> Tensor:
+    def _user(self, features_BU: Tensor) -> Tensor:
         vectors = []
         for column, (table, size) in enumerate(zip(self.user, self.user_sizes, strict=True)):
-            index_B = user_features_BU[:, column]
+            index_B = features_BU[:, column]
             index_B = torch.where((index_B > 0) & (index_B < size), index_B, 0)
             vectors.append(F.embedding(index_B, table))
         return torch.stack(vectors).sum(dim=0)

@@ -6,14 +6,12 @@
     request ─┤                              ^   ^
     user    ─┘               exclude, category_filter
 
-A scorer is a module that maps the five user inputs, cleaned, to a fresh [B, N]
-tensor of scores over the whole catalogue (column 0 is padding).
+Here inputs are cleaned: ids out of range become padding, times are clamped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,18 +19,8 @@ from torch import Tensor, nn
 
 from recommender.catalogue import Catalogue
 from recommender.contract import Array, Limits, inputs
+from recommender.models.scorer import Scorer, UserInputs
 from recommender.models.selection import Selection
-
-
-class Scorer(Protocol):
-    def __call__(
-        self,
-        history_BL: Tensor,
-        history_time_BL: Tensor,
-        history_weight_BL: Tensor,
-        request_time_B1: Tensor,
-        user_features_BU: Tensor,
-    ) -> Tensor: ...
 
 
 class Graph(nn.Module):
@@ -60,13 +48,16 @@ class Graph(nn.Module):
         history = self._known(history)
         here = history > 0
         request_time = request_time.clamp(0, self.clock)
-        scores = self.scorer(
-            history,
-            torch.where(here, torch.minimum(history_time.clamp(0, self.clock), request_time), 0),
-            torch.where(here, history_weight, 0.0).clamp(-100.0, 100.0),
-            request_time,
-            user_features,
+        user = UserInputs(
+            history_BL=history,
+            time_BL=torch.where(
+                here, torch.minimum(history_time.clamp(0, self.clock), request_time), 0
+            ),
+            weight_BL=torch.where(here, history_weight, 0.0).clamp(-100.0, 100.0),
+            request_time_B1=request_time,
+            features_BU=user_features,
         )
+        scores = self.scorer(user)
         item, score = self.selection(scores, self._known(exclude), category_filter)
         return item, score
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from recommender.config import TrainingConfig
 from recommender.contract import Array
 from recommender.models.encoder import Encoder
+from recommender.models.scorer import UserInputs
 from recommender.users import Users
 
 IGNORED = -100  # cross_entropy's own default
@@ -35,10 +36,7 @@ def silent(what: str, done: int, total: int) -> None:
 class Sequences:
     """One batch of training sequences, right-aligned: predict `target` at every position."""
 
-    history: Tensor  # [B, L] int64
-    time: Tensor  # [B, L] int64
-    weight: Tensor  # [B, L] float32
-    user: Tensor  # [B, U] int64
+    user: UserInputs
     target: Tensor  # [B, L] int64, IGNORED at padding
 
 
@@ -145,9 +143,7 @@ class _Loop:
 def encoder_loss(encoder: Encoder, batch: Sequences) -> Tensor:
     """Mean cross-entropy of the next item over the whole catalogue, padding excluded."""
     table_ND = encoder.item_table()
-    query_BLD = encoder(
-        batch.history, batch.time, batch.weight, batch.user, table_ND, last_only=False
-    )
+    query_BLD = encoder(batch.user, table_ND, last_only=False)
     here_BL = batch.target != IGNORED
     logits_XN = F.linear(query_BLD[here_BL], table_ND, encoder.bias)
     return F.cross_entropy(logits_XN[:, 1:], batch.target[here_BL] - 1)
@@ -200,9 +196,12 @@ def _sequences(
         target[row, length - (end - start) :] = items[start:end]
     rows = [user for user, _, _ in windows]
     return Sequences(
-        history=torch.from_numpy(history),
-        time=torch.from_numpy(time),
-        weight=torch.from_numpy(weight),
-        user=torch.from_numpy(users.features[rows]),
+        user=UserInputs(
+            history_BL=torch.from_numpy(history),
+            time_BL=torch.from_numpy(time),
+            weight_BL=torch.from_numpy(weight),
+            request_time_B1=torch.from_numpy(time[:, -1:]),
+            features_BU=torch.from_numpy(users.features[rows]),
+        ),
         target=torch.from_numpy(target),
     )
