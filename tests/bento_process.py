@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+from ports import free_ports
 
 from recommender.catalogue import Catalogue
 from recommender.contract import Limits
@@ -83,19 +83,6 @@ def write_release(
     (repository / "releases.json").write_text(json.dumps(index))
 
 
-def free_port(ports: range) -> int:
-    """The first of `ports` that nobody listens on."""
-    for port in ports:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError(f"no free port in {ports}")
-
-
 @dataclass(frozen=True)
 class Service:
     url: str
@@ -123,7 +110,7 @@ def bentoml_serve(
     tmp: Path, variables: Mapping[str, str], *, target: tuple[str, ...] = (), cwd: Path = ROOT
 ) -> Iterator[Service]:
     """`bentoml serve [target]` in `cwd`, alive; its process group is gone afterwards."""
-    port = free_port(range(13000, 13100))
+    (port,) = free_ports(1)
     log = tmp / f"bentoml-{port}.log"
     command = [BENTOML, "serve", *target, "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as out:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from served import ITEMS, Stack, free_ports, wait_ready
+from ports import free_ports
+from served import ITEMS, Stack, wait_ready
 from triton_process import toy_repository, toy_server, toy_weights  # noqa: F401 - fixtures
 
 from export.releases import publish

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -37,11 +36,3 @@ def wait_ready(url: str, process: subprocess.Popen[str], log: Path) -> None:
             pass
         time.sleep(0.2)
     pytest.fail(f"not ready in time: {log.read_text()}")
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(s.getsockname()[1]) for s in sockets]
-    for one in sockets:
-        one.close()
-    return ports

@@ -16,6 +16,7 @@ import httpx
 import pytest
 import toy
 from manifests import main_container, named, pods, ports, probes
+from ports import free_ports
 from tritonclient.grpc import service_pb2
 
 from client.tensors import TritonGrpc, connect
@@ -75,7 +76,7 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     folder = tmp_path_factory.mktemp("container")
     toy.write_onnx(folder / "model.onnx")
     toy.write_torchscript(folder / "model.pt")
-    repository, ports = folder / "models", Ports(http=13220, grpc=13221, metrics=13222)
+    repository, ports = folder / "models", Ports(*free_ports(3))
     toy.add_model(repository, "recommender_onnx", "onnxruntime", folder / "model.onnx")
     toy.add_model(repository, "recommender_torchscript", "pytorch", folder / "model.pt")
     models = model_names("deep")

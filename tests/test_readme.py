@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from served import free_ports
+from ports import free_ports
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

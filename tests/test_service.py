@@ -15,9 +15,9 @@ from bento_process import (
     Service,
     bentoml_serve,
     environment,
-    free_port,
     write_release,
 )
+from ports import free_ports
 from prometheus_client.parser import text_string_to_metric_families
 
 from recommender.contract import Limits
@@ -332,7 +332,7 @@ def test_what_cannot_be_served_ends_bentoml_serve_with_one_line_and_its_remedy(
         with next(repository.rglob("catalogue.parquet")).open("ab") as file:
             file.write(b"x")
     done = subprocess.run(
-        [BENTOML, "serve", "--port", str(free_port(range(13000, 13100)))],
+        [BENTOML, "serve", "--port", str(free_ports(1)[0])],
         cwd=ROOT,
         env=environment(tmp_path / "home", RECSERVE_REPOSITORY=str(repository)) | variables,
         capture_output=True,

@@ -16,10 +16,10 @@ from bento_process import (
     Service,
     answers,
     bentoml_serve,
-    free_port,
     wait_until,
     write_release,
 )
+from ports import free_ports
 from prometheus_client.parser import text_string_to_metric_families
 
 from client.service import AsyncRecserveClient, RecserveClient
@@ -38,7 +38,7 @@ class Triton:
 
     def __init__(self, repository: Path, log: Path) -> None:
         self.repository, self.log = repository, log
-        self.ports = Ports(*(free_port(range(18100 + i, 18190, 3)) for i in range(3)))
+        self.ports = Ports(*free_ports(3))
         self.start()
 
     def start(self) -> None:

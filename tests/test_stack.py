@@ -16,10 +16,12 @@ import psutil
 import pytest
 import toy
 from bento_process import write_release
+from ports import free_ports
 
 from recommender.contract import RECOMMENDER_ONNX
 
-PORTS = {"--http-port": 18281, "--grpc-port": 18282, "--metrics-port": 18283, "--port": 13181}
+FLAGS = ("--http-port", "--grpc-port", "--metrics-port", "--port")
+PORTS = dict(zip(FLAGS, free_ports(4), strict=True))
 URL = f"http://127.0.0.1:{PORTS['--port']}"
 GONE_S = 10
 

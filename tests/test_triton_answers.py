@@ -8,7 +8,7 @@ import socket
 import numpy as np
 import pytest
 import toy
-from triton_process import MODELS, SCHEMES, assert_equal, free_ports, infer
+from triton_process import MODELS, SCHEMES, assert_equal, infer, three_ports
 from tritonclient.grpc import service_pb2
 
 from client.control import Control
@@ -186,7 +186,7 @@ def test_ready_is_about_the_exact_version(toy_server, scheme):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_nobody_at_the_address_is_unavailable_and_named(scheme):
-    address = f"127.0.0.1:{free_ports().http}"
+    address = f"127.0.0.1:{three_ports().http}"
     with pytest.raises(Unavailable, match=address):
         infer(f"{scheme}://{address}", "toy_onnx", toy.batch(1, 4))
 

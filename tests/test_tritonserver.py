@@ -16,13 +16,13 @@ import toy
 from triton_process import (
     MODELS,
     assert_equal,
-    free_ports,
     gone,
     infer,
     leftovers,
     load,
     start,
     stubs_of,
+    three_ports,
     wait_until,
 )
 
@@ -83,7 +83,7 @@ time.sleep(60)
 
 
 def test_a_server_does_not_outlive_a_launcher_that_was_killed(toy_repository, tmp_path):
-    ports = free_ports()
+    ports = three_ports()
     arguments = [str(toy_repository), str(tmp_path / "log"), ports.http, ports.grpc, ports.metrics]
     launcher = subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, *map(str, arguments)], stdout=subprocess.PIPE
@@ -127,7 +127,7 @@ def test_a_cache_that_cannot_be_written_is_refused_with_the_remedy(tmp_path, mon
 
 
 def test_a_taken_port_is_named_with_its_flag(toy_repository, tmp_path):
-    ports = free_ports()
+    ports = three_ports()
     with (
         socket.create_server(("127.0.0.1", ports.grpc)),
         pytest.raises(MachineError) as refusal,

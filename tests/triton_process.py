@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import toy
+from ports import free_ports
 
 from client.control import Control
 from client.tensors import connect
@@ -40,16 +40,12 @@ class Server:
         return f"127.0.0.1:{self.ports.grpc}"
 
 
-def free_ports() -> Ports:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    ports = Ports(*(s.getsockname()[1] for s in sockets))
-    for one in sockets:
-        one.close()
-    return ports
+def three_ports() -> Ports:
+    return Ports(*free_ports(3))
 
 
 def start(repository: Path, log: Path) -> Server:
-    ports = free_ports()
+    ports = three_ports()
     return Server(repository, ports, tritonserver.launch(repository, ports, log=log), log)
 
 
