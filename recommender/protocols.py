@@ -15,16 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from recommender import runs
 from recommender.config import Config, to_json
 from recommender.contract import Array
 from recommender.data.dataset import Dataset
 from recommender.data.split import Split, leave_one_out, requests, temporal
-from recommender.errors import BadInput, RunError, shown
+from recommender.errors import BadInput, shown
 from recommender.evaluate import Judged, judge, rank
 from recommender.metrics import paired_bootstrap
 from recommender.models.learn import Progress, silent
-from recommender.train import blueprint_of, check_out, fit_run
+from recommender.train import check_family, train
 
 PROTOCOLS = {"leave-one-out": leave_one_out, "temporal": temporal}
 
@@ -61,6 +60,8 @@ def evaluate(
         raise BadInput(
             f"protocol {shown(protocol)} does not exist", remedy=f"Choose {' or '.join(PROTOCOLS)}."
         )
+    for family in families:
+        check_family(family)
     split = PROTOCOLS[protocol](dataset.users)
     if not split.test:
         raise BadInput(
@@ -69,8 +70,15 @@ def evaluate(
     groups = groups_of(protocol, split)
     judged: dict[str, Judged] = {}
     for family in families:
-        folder = out / "runs" / f"{protocol}-{family}"
-        run = _run(dataset, split, family, folder, config, resume, progress)
+        run = train(
+            dataset,
+            out / "runs" / f"{protocol}-{family}",
+            users=split.train_valid,
+            family=family,
+            config=config,
+            resume=resume,
+            progress=progress,
+        )
         items, _ = rank(run.graph, requests(split.test, split.train_valid), run.blueprint.limits)
         judged[family] = judge(items, split.test, len(dataset.catalogue))
     first = families[0]
@@ -107,32 +115,3 @@ def groups_of(protocol: str, split: Split) -> dict[str, Array]:
 
 def _figures(judged: Judged, group: str, rows: Array) -> dict[str, Any]:
     return (judged if group == "all" else judged.part(rows)).to_json()
-
-
-def _run(
-    dataset: Dataset,
-    split: Split,
-    family: str,
-    folder: Path,
-    config: Config,
-    resume: bool,
-    progress: Progress,
-) -> runs.Run:
-    if resume and (folder / runs.FILE).exists():
-        run = runs.read(folder)
-        if (run.digest, run.blueprint.config) != (dataset.digest, config):
-            raise RunError(
-                f"{folder} was trained on other data or with another recipe",
-                remedy="Name another --out, or delete it.",
-            )
-        return run
-    check_out(folder, resume=resume)
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def named(what: str, done: int, total: int) -> None:
-        progress(f"{family}: {what}", done, total)
-
-    blueprint = blueprint_of(family, split.train_valid, dataset, config)
-    run = fit_run(blueprint, split.train_valid, dataset, checkpoints=folder, progress=named)
-    runs.write(run, folder)
-    return run

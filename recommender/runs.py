@@ -3,7 +3,7 @@
     RUN/run.json            family, recipe, limits, digests, metrics of the held-out part
     RUN/weights.pt          the graph's state_dict
     RUN/catalogue.parquet   RUN/users.parquet
-    RUN/checkpoint-*.pt     only while training runs: what --resume goes on from
+    RUN/started.json  RUN/checkpoint-*.pt     only while training runs: what --resume goes on from
 
 run.json is written last: a folder without it is an unfinished training.
 """
@@ -24,7 +24,7 @@ import polars as pl
 import torch
 
 from recommender.catalogue import Catalogue
-from recommender.config import from_json, to_json
+from recommender.config import Config, from_json, to_json
 from recommender.contract import Limits
 from recommender.errors import RunError
 from recommender.features import UserFeatures
@@ -32,7 +32,8 @@ from recommender.models.families import Blueprint, load_graph
 from recommender.models.graph import Graph
 from recommender.users import Users
 
-FILE, WEIGHTS, CHECKPOINTS = "run.json", "weights.pt", "checkpoint-*.pt"
+FILE, WEIGHTS = "run.json", "weights.pt"
+STARTED, CHECKPOINTS = "started.json", "checkpoint-*.pt"
 SCHEMA = 1
 # What reading a truncated or foreign file raises: JSON, TOML, Parquet, torch's own.
 _BROKEN = (ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError,
@@ -49,6 +50,50 @@ class Run:
     digest: str  # of the data it was trained on
     metrics: Mapping[str, Any]  # of the held-out part
     details: Mapping[str, Any]  # epochs, seconds, library versions
+
+
+def check_free(folder: Path, *, resume: bool) -> None:
+    """Raise RunError where a training may not write."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file", remedy="Name a folder that does not exist yet.")
+    if resume or not folder.exists():
+        return
+    if (folder / FILE).exists():
+        raise RunError(f"{folder} holds a finished run", remedy="Name another --out, or delete it.")
+    if any(folder.iterdir()):
+        raise RunError(
+            f"{folder} exists and is not empty",
+            remedy="Pass --resume to go on with an interrupted training, or name another --out.",
+        )
+
+
+def begin(folder: Path, *, family: str, config: Config, digest: str, resume: bool) -> Run | None:
+    """Make `folder` ready for a training; with `resume`, the run if it has already finished.
+
+    Raises RunError where the folder is taken, or was begun on other data or with another recipe.
+    """
+    check_free(folder, resume=resume)
+    identity = {"family": family, "config": to_json(config), "data": digest}
+    if (folder / FILE).exists():
+        run = read(folder)
+        blueprint = run.blueprint
+        seen = {
+            "family": blueprint.family, "config": to_json(blueprint.config), "data": run.digest
+        }  # fmt: skip
+    elif (folder / STARTED).exists():
+        run, seen = None, json.loads((folder / STARTED).read_text())
+    elif folder.exists() and any(folder.iterdir()):
+        raise RunError(f"{folder} holds no training to resume", remedy="Name another --out.")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / STARTED).write_text(json.dumps(identity))
+        return None
+    if seen != identity:
+        raise RunError(
+            f"{folder} was begun on other data or with another recipe",
+            remedy="Name another --out, or delete it.",
+        )
+    return run
 
 
 def write(run: Run, folder: Path) -> None:
@@ -73,8 +118,8 @@ def write(run: Run, folder: Path) -> None:
     unfinished = folder / f"{FILE}.tmp"
     unfinished.write_text(json.dumps(content, indent=2) + "\n")
     unfinished.replace(folder / FILE)
-    for checkpoint in folder.glob(CHECKPOINTS):
-        checkpoint.unlink()
+    for checkpoint in (*folder.glob(CHECKPOINTS), folder / STARTED):
+        checkpoint.unlink(missing_ok=True)
 
 
 def read(folder: Path) -> Run:

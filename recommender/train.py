@@ -25,7 +25,7 @@ from recommender.config import Config
 from recommender.contract import Limits, exclude_size
 from recommender.data.dataset import Dataset
 from recommender.data.split import Query, last_event, requests
-from recommender.errors import BadInput, DataError, RunError, shown
+from recommender.errors import BadInput, DataError, shown
 from recommender.evaluate import Judged, judge, rank
 from recommender.models.combine import fit_weights
 from recommender.models.deep import SIGNALS, Deep
@@ -34,7 +34,7 @@ from recommender.models.families import FAMILIES, Blueprint, fit_scorer
 from recommender.models.graph import Graph
 from recommender.models.learn import Progress, silent, train_encoder
 from recommender.models.scorer import UserInputs
-from recommender.runs import FILE, Run, write
+from recommender.runs import Run, begin, write
 from recommender.users import Users
 
 _HELD_OUT = 5000  # users whose last event is held out, at most
@@ -49,10 +49,7 @@ class Fitted:
 
 def blueprint_of(family: str, users: Users, dataset: Dataset, config: Config) -> Blueprint:
     """Limits and clock come from `users`, the rows that are trained on."""
-    if family not in FAMILIES:
-        raise BadInput(
-            f"model {shown(family)} does not exist", remedy=f"Choose {', '.join(FAMILIES)}."
-        )
+    check_family(family)
     if not len(users.items):
         raise DataError("there is no event to train on", remedy="Bring interactions.")
     length = config.training.length
@@ -182,19 +179,22 @@ def train(
     dataset: Dataset,
     out: Path,
     *,
+    users: Users | None = None,
     family: str = "deep",
     config: Config,
     resume: bool = False,
     progress: Progress = silent,
 ) -> Run:
-    """Train `family` on every row of `dataset` and write the run folder `out`.
+    """Train `family` on `users` (default: every row of `dataset`) and write the run folder `out`.
 
-    Raises RunError where `out` exists, unless `resume` goes on with an unfinished training.
+    With `resume`, goes on with an interrupted training, and gives back a finished run.
+    Raises RunError where `out` is taken, or was begun on other data or with another recipe.
     """
-    check_out(out, resume=resume)
-    blueprint = blueprint_of(family, dataset.users, dataset, config)
-    out.mkdir(parents=True, exist_ok=True)
-    run = fit_run(blueprint, dataset.users, dataset, checkpoints=out, progress=progress)
+    blueprint = blueprint_of(family, users or dataset.users, dataset, config)
+    finished = begin(out, family=family, config=config, digest=dataset.digest, resume=resume)
+    if finished is not None:
+        return finished
+    run = fit_run(blueprint, users or dataset.users, dataset, checkpoints=out, progress=progress)
     write(run, out)
     return run
 
@@ -223,14 +223,8 @@ def fit_run(
     )
 
 
-def check_out(out: Path, *, resume: bool) -> None:
-    """Raise RunError where a training may not write."""
-    if (out / FILE).exists():
-        raise RunError(f"{out} holds a finished run", remedy="Name another --out, or delete it.")
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} is a file", remedy="Name a folder that does not exist yet.")
-    if out.exists() and any(out.iterdir()) and not resume:
-        raise RunError(
-            f"{out} exists and is not empty",
-            remedy="Pass --resume to go on with an interrupted training, or name another --out.",
+def check_family(family: str) -> None:
+    if family not in FAMILIES:
+        raise BadInput(
+            f"model {shown(family)} does not exist", remedy=f"Choose {', '.join(FAMILIES)}."
         )

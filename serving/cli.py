@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from recommender.errors import RecserveError
+from recommender.errors import BadInput, RecserveError
 from serving.commands import ask, data, load, machine, training
 
 app = typer.Typer(
@@ -89,6 +89,8 @@ def run(arguments: list[str]) -> int:
 def explain(error: Exception, *, command: str = "recserve") -> tuple[str, int]:
     """What to tell the user about `error`, and the exit code."""
     match error:
+        case BadInput():
+            return str(error), 2
         case RecserveError():
             return str(error), 1
         case typer.TyperException():

@@ -18,7 +18,7 @@ from recommender.evaluate import drop_excluded, judge, rank
 from recommender.models.families import FAMILIES
 from recommender.models.learn import train_encoder
 from recommender.runs import Run
-from recommender.train import blueprint_of, check_out, fit_run
+from recommender.train import blueprint_of, fit_run, train
 from recommender.users import Users
 
 SMALL = ("training.epochs=3", "encoder.width=16", "encoder.layers=1", "training.batch=32")
@@ -100,10 +100,30 @@ def test_a_run_read_back_answers_as_it_did(family: str, dataset: Dataset, tmp_pa
 
 def test_a_run_folder_is_never_overwritten(run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="finished run"):
-        check_out(run_folder, resume=True)
+        runs.check_free(run_folder, resume=False)
     (tmp_path / "something").write_text("mine")
     with pytest.raises(RunError, match="--resume"):
-        check_out(tmp_path, resume=False)
+        runs.check_free(tmp_path, resume=False)
+    with pytest.raises(RunError, match="no training to resume"):
+        runs.begin(tmp_path, family="deep", config=config.read(), digest="", resume=True)
+
+
+def test_resuming_a_finished_training_gives_it_back(
+    run_folder: Path, run: Run, dataset: Dataset
+) -> None:
+    again = train(dataset, run_folder, config=run.blueprint.config, resume=True)
+    assert again.details == run.details
+
+
+@pytest.mark.parametrize("changed", ["recipe", "data"])
+def test_resuming_with_another_recipe_or_other_data_is_refused(
+    tmp_path: Path, changed: str
+) -> None:
+    runs.begin(tmp_path, family="deep", config=config.read(), digest="a", resume=False)
+    recipe = config.read(settings=["training.seed=7"]) if changed == "recipe" else config.read()
+    digest = "b" if changed == "data" else "a"
+    with pytest.raises(RunError, match="other data or with another recipe"):
+        runs.begin(tmp_path, family="deep", config=recipe, digest=digest, resume=True)
 
 
 @pytest.mark.parametrize("damage", ["weights.pt", "catalogue.parquet", "users.parquet", "run.json"])

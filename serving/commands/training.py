@@ -41,10 +41,12 @@ def train(
 
     Example: recserve train data/ml-100k --out runs/ml-100k --preset quick
     """
+    from recommender import runs
     from recommender import train as training
 
     recipe = _recipe(preset, config, settings, seed)
-    training.check_out(out, resume=resume)
+    training.check_family(model)
+    runs.check_free(out, resume=resume)
     dataset = _load(folder, config)
     with _progress() as progress:
         run = training.train(
