@@ -59,7 +59,7 @@ class Config:
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "full": {},
-    "quick": {"training": {"epochs": 24, "patience": 6}},
+    "quick": {"training": {"epochs": 30}},
 }
 
 
