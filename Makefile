@@ -2,9 +2,9 @@
 #   make install   .venv with everything          make test   what .ci/run runs
 #   make up        data, train, export, serve      make clean  forget what was made
 
-# The first Python that is supported; override with make install PYTHON=python3.12.
-PYTHON ?= $(shell for p in python3 python3.11 python3.12; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null \
+# The first Python that is supported; override with make install PYTHON=/path/to/python3.11.
+PYTHON ?= $(shell for p in python3 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
 	&& echo $$p && exit; done; echo python3)
 PORT ?= 3000
 BIN := .venv/bin
@@ -19,7 +19,7 @@ install: $(STAMP)
 # anything is downloaded. The stamp comes last, so an interrupted install starts again.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 8) or sys.exit( \
-		"recserve: Python %d.%d is too old. Install Python 3.11 or 3.12." % sys.version_info[:2])'
+		"recserve: Python %d.%d is too old. Install Python 3.11." % sys.version_info[:2])'
 	@$(PYTHON) -m serving.doctor
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv (about 2 GB, a minute or more) ..."

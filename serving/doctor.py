@@ -24,7 +24,7 @@ from pathlib import Path
 
 OK, WARNS, LACKS = "ok", "warns", "lacks"
 
-PYTHONS = ((3, 11), (3, 12))  # the ones tested
+PYTHONS = ((3, 11),)  # the ones tested
 GLIBC = (2, 35)
 GIB = 1 << 30
 MEMORY_GIB = 4
@@ -69,7 +69,7 @@ def _glibc() -> Check:
 def _python() -> Check:
     seen = f"{platform.python_implementation()} {platform.python_version()}"
     good = sys.version_info[:2] in PYTHONS and platform.python_implementation() == "CPython"
-    remedy = "Install Python 3.11 or 3.12 (apt install python3.11 python3.11-venv), then "
+    remedy = "Install Python 3.11 (apt install python3.11 python3.11-venv), then "
     return _check("Python", good, seen, remedy + "`make install PYTHON=python3.11`.")
 
 
