@@ -134,6 +134,17 @@ def write_index(repository: Path, index: Index) -> None:
     _write(repository / reading.INDEX, json.dumps(content, indent=2) + "\n")
 
 
+def promote(repository: Path, version: int) -> None:
+    """Let `version` be the release that serves, from the next start of the servers on.
+
+    Raises ReleaseError, and changes nothing, where it is unknown or not whole.
+    """
+    with _locked(repository):
+        read_release(repository, version)
+        index = read_index(repository)
+        write_index(repository, Index(serving=version, releases=index.releases))
+
+
 def gc(repository: Path) -> list[Path]:
     """Remove version folders and staging that releases.json does not name; what was removed."""
     with _locked(repository):

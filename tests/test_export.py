@@ -75,6 +75,20 @@ def test_the_first_release_serves_and_later_ones_wait(popularity: Run, tmp_path:
     assert read_release(tmp_path, 2).models == ("popularity_onnx",)
 
 
+def test_a_promoted_release_serves_and_a_broken_one_is_refused(
+    popularity: Run, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        publish(popularity, tmp_path)
+    releases.promote(tmp_path, 2)
+    assert read_release(tmp_path).version == 2
+    (tmp_path / "popularity_onnx" / "3" / "model.onnx").write_bytes(b"broken")
+    for version, reason in ((3, "corrupted"), (7, "not in")):
+        with pytest.raises(ReleaseError, match=reason):
+            releases.promote(tmp_path, version)
+    assert read_release(tmp_path).version == 2
+
+
 def test_the_same_run_exported_twice_gives_the_same_weights_file(
     popularity: Run, tmp_path: Path
 ) -> None:

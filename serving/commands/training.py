@@ -161,6 +161,23 @@ def list_releases(repository: Repository = Path("model_repository"), json: Json 
 
 
 @releases.command()
+def promote(
+    version: Annotated[int, typer.Argument(metavar="N", help="The release to serve.")],
+    repository: Repository = Path("model_repository"),
+) -> None:
+    """Let release N serve, once its checksums hold; running servers take it at their next start.
+
+    Example: recserve releases promote 2
+    """
+    from export.releases import promote as choose
+    from recommender.release import read_index
+
+    read_index(repository)  # before a lock file is written into any folder
+    choose(repository, version)
+    typer.echo(f"release {version} serves from the next `recserve serve` on")
+
+
+@releases.command()
 def gc(repository: Repository = Path("model_repository")) -> None:
     """Remove folders of interrupted exports that no release names.
 
