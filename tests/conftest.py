@@ -25,7 +25,10 @@ from recommender.data.synthetic import write_synthetic
 from recommender.runs import Run
 from recommender.train import train
 
-torch.set_num_threads(1)  # small models: threads would only wait for each other
+# Small models: threads would only wait for each other, and badly so on a busy machine.
+# For the commands that tests start, too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 QUICK = ("training.epochs=8", "training.batch=16", "encoder.width=32", "training.patience=3")
 

@@ -89,6 +89,7 @@ class Shell:
             server.wait(timeout=30)
 
 
+@pytest.mark.timeout(900)  # some twenty commands
 def test_every_command_runs_as_written(shell: Shell) -> None:
     ran = 0
     for line in COMMANDS:
