@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from recommender.contract import Array, Limits
+from recommender.data.split import Query, requests
 from recommender.features import Request, tensors
 from recommender.users import EMPTY, History, Users
 
@@ -34,7 +35,8 @@ def batches(
     rows = np.flatnonzero(users.lengths)
     for row_part in np.array_split(rng.permutation(rows)[: 4 * limits.max_batch_size], 4):
         if len(row_part):
-            yield "real users", tensors([_real(users, int(r)) for r in row_part], limits)
+            asked = [_last_asked(users, int(row)) for row in row_part]
+            yield "real users", tensors(requests(asked, users), limits)
 
     yield from _hostile(rng, limits, items, clock)
 
@@ -99,13 +101,11 @@ def _random_request(rng: np.random.Generator, limits: Limits, items: int, clock:
     )
 
 
-def _real(users: Users, row: int) -> Request:
+def _last_asked(users: Users, row: int) -> Query:
+    """What user `row` would ask at the time of the last event; there is no target to find."""
     history = users.history(row)
-    return Request(
-        history=history,
-        request_time=int(history.times[-1]),
-        user_features=users.features[row],
-        exclude=history.items[::-1],
+    return Query(
+        user=row, history=history, request_time=int(history.times[-1]), targets=EMPTY.items
     )
 
 

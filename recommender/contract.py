@@ -10,13 +10,12 @@ features, E exclusions, W words of the category mask, K answers, N items.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from recommender.errors import BadInput
 
 Array = npt.NDArray[Any]  # shape and dtype stand in the docstring or comment beside it
 
@@ -49,6 +48,11 @@ class Limits:
     answers: int = 100  # K
     length_buckets: tuple[int, ...] = (16, 64, 200)  # the L values callers pad to
     max_batch_size: int = 64
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Limits:
+        """From what `dataclasses.asdict` and JSON make of it."""
+        return cls(**{**raw, "length_buckets": tuple(raw["length_buckets"])})
 
     @property
     def history(self) -> int:
@@ -106,27 +110,3 @@ def model_names(family: str) -> tuple[str, ...]:
     if family == "deep":
         return (RECOMMENDER_ONNX, RECOMMENDER_TORCHSCRIPT)
     return (f"{family.replace('-', '_')}_onnx",)
-
-
-def check_inputs(arrays: dict[str, Array], limits: Limits) -> int:
-    """Check names, types and shapes of one batch; give the batch size B.
-
-    Raises BadInput naming the tensor, the shape seen and the shape wanted.
-    """
-    wanted = {t.name: t for t in inputs(limits)}
-    if set(arrays) != set(wanted):
-        raise BadInput(
-            f"inputs {sorted(arrays)} are not the contract's",
-            remedy=f"Send exactly {', '.join(wanted)}.",
-        )
-    batch, length = arrays["history"].shape[0], arrays["history"].shape[-1]
-    for name, tensor in wanted.items():
-        shape = (batch, *(length if d == -1 else d for d in tensor.dims))
-        array = arrays[name]
-        if array.shape != shape or array.dtype != tensor.dtype:
-            raise BadInput(
-                f"input {name} is {array.dtype}{list(array.shape)}",
-                remedy=f"Send {np.dtype(tensor.dtype)}{list(shape)}.",
-                field=name,
-            )
-    return batch

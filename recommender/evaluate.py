@@ -18,18 +18,11 @@ from recommender.data.split import Query
 from recommender.features import Request, tensors
 from recommender.metrics import coverage, estimate, per_query
 from recommender.models.graph import answer
-from recommender.models.learn import Progress, silent
 
 CUTOFFS = (10, 20)
 
 
-def rank(
-    graph: nn.Module,
-    asked: Sequence[Request],
-    limits: Limits,
-    *,
-    progress: Progress = silent,
-) -> tuple[Array, Array]:
+def rank(graph: nn.Module, asked: Sequence[Request], limits: Limits) -> tuple[Array, Array]:
     """`item` [Q, K] int64 and `score` [Q, K] float32, in the order of `asked`.
 
     Excluded items beyond the release's E are dropped here, as the service does.
@@ -41,7 +34,6 @@ def rank(
         rows = order[at : at + limits.max_batch_size]
         answered = answer(graph, tensors([asked[r] for r in rows], limits), limits)
         item[rows], score[rows] = answered["item"], answered["score"]
-        progress("rank", at + len(rows), len(order))
     for row, request in enumerate(asked):
         if len(request.exclude) > limits.exclude:
             drop_excluded(item[row], score[row], request.exclude)

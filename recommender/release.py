@@ -120,9 +120,7 @@ def read_release(repository: Path, version: int | None = None, *, verify: bool =
         version=int(raw["version"]),
         family=raw["family"],
         models=tuple(raw["models"]),
-        limits=Limits(
-            **{**raw["limits"], "length_buckets": tuple(raw["limits"]["length_buckets"])}
-        ),
+        limits=Limits.from_json(raw["limits"]),
         user_features=UserFeatures.from_json(raw["user_features"]),
         mean_rating=raw["mean_rating"],
         clock=int(raw["clock"]),

@@ -136,13 +136,12 @@ def read(folder: Path) -> Run:
         raw = json.loads(path.read_text())
         user_features = UserFeatures.from_json(raw["user_features"])
         catalogue = Catalogue.read(folder)
-        buckets = tuple(raw["limits"]["length_buckets"])
         blueprint = Blueprint(
             family=raw["family"],
             config=from_json(raw["config"]),
             catalogue=catalogue,
             user_sizes=user_features.sizes,
-            limits=Limits(**{**raw["limits"], "length_buckets": buckets}),
+            limits=Limits.from_json(raw["limits"]),
             clock=raw["clock"],
         )
         state = torch.load(folder / WEIGHTS, weights_only=True)

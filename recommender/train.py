@@ -190,11 +190,12 @@ def train(
     With `resume`, goes on with an interrupted training, and gives back a finished run.
     Raises RunError where `out` is taken, or was begun on other data or with another recipe.
     """
-    blueprint = blueprint_of(family, users or dataset.users, dataset, config)
+    users = dataset.users if users is None else users
+    blueprint = blueprint_of(family, users, dataset, config)
     finished = begin(out, family=family, config=config, digest=dataset.digest, resume=resume)
     if finished is not None:
         return finished
-    run = fit_run(blueprint, users or dataset.users, dataset, checkpoints=out, progress=progress)
+    run = fit_run(blueprint, users, dataset, checkpoints=out, progress=progress)
     write(run, out)
     return run
 

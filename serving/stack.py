@@ -116,9 +116,7 @@ def check_machine(host: str, ports: Ports, port: int) -> None:
             remedy="Give each of --http-port, --grpc-port, --metrics-port and --port its own.",
         )
     checks = doctor.ports(flags, TRITON_HOST) + doctor.ports({"--port": port}, host)
-    for check in [*doctor.machine(), *doctor.installed(), *checks]:
-        if check.state == doctor.LACKS:
-            raise MachineError(f"{check.name}: {check.seen}", remedy=check.remedy)
+    tritonserver.require([*doctor.machine(), *doctor.installed(), *checks])
 
 
 def _launch_bento(

@@ -46,9 +46,9 @@ def launch(
     thread that called this dies, so call it from the main thread. Raises MachineError
     naming what this machine lacks, or the port that is taken.
     """
-    _require(doctor.machine() + doctor.installed())
+    require(doctor.machine() + doctor.installed())
     flags = {"--http-port": ports.http, "--grpc-port": ports.grpc, "--metrics-port": ports.metrics}
-    _require(doctor.ports(flags, host))
+    require(doctor.ports(flags, host))
     _sweep()
     command = _command(repository, ports, host)
     if log is None:
@@ -106,7 +106,8 @@ def stop(process: subprocess.Popen[bytes], timeout_s: float = EXIT_TIMEOUT_S + 3
 # --- starting
 
 
-def _require(checks: Iterable[doctor.Check]) -> None:
+def require(checks: Iterable[doctor.Check]) -> None:
+    """Raise MachineError for the first thing that is lacking."""
     for check in checks:
         if check.state == doctor.LACKS:
             raise MachineError(f"{check.name}: {check.seen}", remedy=check.remedy)

@@ -104,21 +104,20 @@ def export(
     """
     from export.releases import publish
     from recommender import runs
+    from recommender.release import read_index, read_release
 
     loaded = runs.read(run)
     with _progress() as progress:
         progress("export", 0, 1)
         version = publish(loaded, repository)
-    from recommender.release import read_release
-
-    release = read_release(repository, version)
+    release = read_release(repository, version, verify=False)  # parity and checksums are fresh
     typer.echo(f"release {version}: {', '.join(release.models)} in {repository}")
     for name, parity in release.details["parity"].items():
         typer.echo(
             f"  {name}: {parity['identical']} of {parity['rows']} rows list the same items as "
             f"eager PyTorch, scores within {parity['largest_difference']:.1e}"
         )
-    serving = read_release(repository).version
+    serving = read_index(repository).serving
     if serving != version:
         typer.echo(f"  release {serving} still serves")
 
