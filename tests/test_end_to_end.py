@@ -80,14 +80,14 @@ def test_32_callers_are_answered_in_a_quarter_as_many_executions(run: Run, stack
     limits = run.blueprint.limits
     arrays = tensors([_request(run, USERS[0])], limits)
 
-    async def caller(client: object, requests: int) -> None:
-        for _ in range(requests):
-            await client.infer(RECOMMENDER_ONNX, 1, arrays, timeout_s=60)  # type: ignore[attr-defined]
+    async def caller() -> None:
+        client = connect(stack.grpc)
+        for _ in range(20):
+            await client.infer(RECOMMENDER_ONNX, 1, arrays, timeout_s=60)
+        await client.close()
 
     async def callers() -> None:
-        client = connect(stack.grpc)
-        await asyncio.gather(*(caller(client, 20) for _ in range(32)))
-        await client.close()
+        await asyncio.gather(*(caller() for _ in range(32)))
 
     before = _counts(stack)
     asyncio.run(callers())
