@@ -1,7 +1,8 @@
 """The recipe of a training: frozen dataclasses, read from TOML, changed by `--set key=value`.
 
     [encoder]      the transformer
-    [signals]      item-to-item, trend, popularity
+    [signals]      which signals, and how they are counted
+    [mixer]        what mixes them, and how it is trained
     [training]     epochs, batch, learning rate, seed
 
 Presets are TOML tables over the defaults below; `full` is the defaults themselves.
@@ -29,12 +30,54 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Head:
+    """One reading of the history: through which item-to-item table, how far back at first."""
+
+    source: str
+    decay: float  # per step back, before training
+    long: bool = False  # reads the whole history, by the table's strongest columns only
+
+
+# A table may be read twice: by what came last, and by the whole history.
+HEADS: Mapping[str, Head] = {
+    "ease_long": Head(source="ease", decay=0.02, long=True),
+    "ease": Head(source="ease", decay=0.2),
+    "ease_recent": Head(source="ease_recent", decay=0.1),
+    "basket": Head(source="basket", decay=0.3),
+    "following": Head(source="following", decay=0.3),
+    "similar": Head(source="similar", decay=0.2),
+    "content": Head(source="content", decay=0.2),
+}
+SOURCES = ("ease", "ease_recent", "basket", "following", "similar", "content")
+SIGNALS = ("encoder", *HEADS, "trend", "popularity", "age", "affinity")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SignalConfig:
-    neighbours: int = 50  # M, similar items kept per item
-    shrink: float = 10.0  # added to the cosine's denominator: few co-occurrences count less
-    decay: float = 0.5  # per step back in the history: weight exp(-decay x steps)
-    half_life_days: float = 7.0  # of the trend
-    trend_bins: int = 400  # moments at which the trend is tabulated
+    use: tuple[str, ...] = SIGNALS  # names of SIGNALS; fewer cost less
+    neighbours: int = 256  # M, items kept per item of a table
+    shrink: float = 10.0  # added to a cosine's denominator: few co-occurrences count less
+    ridge: float = 500.0  # of EASE
+    ease_items: int = 8000  # the most popular ones: its inverse is dense
+    recent_share: float = 0.2  # of the events, within one half-life of ease_recent
+    half_life_days: tuple[float, ...] = (0.5, 2.0, 7.0, 30.0, 90.0)  # of the trends
+    trend_bins: int = 800  # moments at which trends are tabulated, at most
+    decay: float = 0.5  # of item-knn, per step back in the history
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixerConfig:
+    hidden: int = 16
+    reach: int = 48  # newest events that short heads read
+    width: int = 128  # columns of a table that long heads read
+    epochs: int = 3
+    batch: int = 64
+    learning_rate: float = 0.01
+    weight_decay: float = 1e-3
+    held_out: int = 10  # newest events of a user that may be asked for, at most
+    queries: int = 10_000  # next-item queries, at most
+    cuts: int = 5  # moments at which what comes next is asked of everybody
+    cut_epochs: int = 12  # of the encoder at the first cut; a third of them at others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +97,7 @@ class TrainingConfig:
 class Config:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     signals: SignalConfig = field(default_factory=SignalConfig)
+    mixer: MixerConfig = field(default_factory=MixerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
@@ -120,8 +164,31 @@ def _changed(config: Config, sections: Mapping[str, Any]) -> Config:
     return config
 
 
-def _typed(section: str, name: str, value: object, default: float | int) -> float | int:
-    kind = type(default)
+def _typed(section: str, name: str, value: object, default: object) -> object:
+    if isinstance(default, tuple):
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            raise BadInput(f"{section}.{name} is {shown(value)}", remedy="Give a list.")
+        stripped = [part.strip() if isinstance(part, str) else part for part in parts]
+        if name == "use":
+            return _signals(stripped)
+        return tuple(_number(section, name, part, default[0]) for part in stripped if part != "")
+    return _number(section, name, value, default)
+
+
+def _signals(names: Iterable[object]) -> tuple[str, ...]:
+    chosen = tuple(name for name in SIGNALS if name in names)
+    if unknown := [name for name in names if name not in SIGNALS]:
+        raise BadInput(
+            f"signal {shown(unknown[0])} does not exist", remedy=f"Signals: {', '.join(SIGNALS)}."
+        )
+    if not chosen:
+        raise BadInput("signals.use is empty", remedy=f"Signals: {', '.join(SIGNALS)}.")
+    return chosen
+
+
+def _number(section: str, name: str, value: object, default: object) -> float | int:
+    kind = int if isinstance(default, int) else float
     try:
         number = kind(str(value))
     except ValueError as error:

@@ -60,11 +60,15 @@ def coverage(items: Array, k: int, catalogue_size: int) -> float:
     return np.count_nonzero(np.unique(items[:, :k])) / catalogue_size
 
 
-def paired_bootstrap(a: Array, b: Array, *, samples: int = 2000, seed: int = 0) -> Estimate:
-    """Mean of a - b over the same queries, with half its 95% interval over resampled queries."""
+def resampled(a: Array, b: Array, *, samples: int = 2000, seed: int = 0) -> Array:
+    """[samples] means of a - b, each over as many queries, drawn anew with replacement."""
     difference = a - b
     rng = np.random.default_rng(seed)
     n = len(difference)
-    means = np.array([difference[rng.integers(0, n, n)].mean() for _ in range(samples)])
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Estimate(mean=float(difference.mean()), half=float(high - low) / 2)
+    return np.array([difference[rng.integers(0, n, n)].mean() for _ in range(samples)])
+
+
+def paired_bootstrap(a: Array, b: Array, *, samples: int = 2000, seed: int = 0) -> Estimate:
+    """Mean of a - b over the same queries, with half its 95% interval over resampled queries."""
+    low, high = np.quantile(resampled(a, b, samples=samples, seed=seed), [0.025, 0.975])
+    return Estimate(mean=float((a - b).mean()), half=float(high - low) / 2)

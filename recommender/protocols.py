@@ -2,6 +2,7 @@
 the test queries, report with 95% intervals.
 
     REPORT_DIR/PROTOCOL.json             every figure
+    REPORT_DIR/PROTOCOL.html             the same as a page, with plots
     REPORT_DIR/runs/PROTOCOL-MODEL/      every run: export, batch and serve take it
 """
 
@@ -23,6 +24,9 @@ from recommender.errors import BadInput, shown
 from recommender.evaluate import Judged, judge, rank
 from recommender.metrics import paired_bootstrap
 from recommender.models.learn import Progress, silent
+from recommender.report import leaks
+from recommender.report.measure import Study, measure
+from recommender.report.page import page
 from recommender.train import check_family, train
 
 PROTOCOLS = {"leave-one-out": leave_one_out, "temporal": temporal}
@@ -54,21 +58,17 @@ def evaluate(
     """Train and judge every family of `families`, the first being the one others are compared to.
 
     Runs already finished there are taken with `resume`, if data and recipe are the
-    same; raises RunError otherwise.
+    same; raises RunError otherwise. Raises DataError where the split lets the future in.
     """
-    if protocol not in PROTOCOLS:
-        raise BadInput(
-            f"protocol {shown(protocol)} does not exist", remedy=f"Choose {' or '.join(PROTOCOLS)}."
-        )
     for family in families:
         check_family(family)
-    split = PROTOCOLS[protocol](dataset.users)
-    if not split.test:
-        raise BadInput(
-            f"the {protocol} split leaves no test query", remedy="Bring more interactions."
-        )
+    split = split_of(dataset, protocol)
+    findings = leaks.check(dataset, split, protocol)
+    leaks.refuse(findings)
     groups = groups_of(protocol, split)
     judged: dict[str, Judged] = {}
+    answers: dict[str, Array] = {}
+    training: dict[str, Mapping[str, Any]] = {}
     for family in families:
         run = train(
             dataset,
@@ -81,14 +81,42 @@ def evaluate(
         )
         items, _ = rank(run.graph, requests(split.test, split.train_valid), run.blueprint.limits)
         judged[family] = judge(items, split.test, len(dataset.catalogue))
-    first = families[0]
-    report = Report(
+        answers[family], training[family] = items, run.details
+    report = compared(dataset, protocol, groups, judged, config)
+    study = Study(
+        protocol=protocol,
+        queries=report.queries,
+        targets=sum(len(query.targets) for query in split.test),
+        items=len(dataset.catalogue),
+        models=report.models,
+        figures=measure(
+            answers, split.test, train=split.train_valid, catalogue=dataset.catalogue, groups=groups
+        ),
+        training=training,
+        leaks=findings,
+        data=report.data,
+        config=report.config,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    content = {**asdict(report), **asdict(study)}
+    (out / f"{protocol}.json").write_text(json.dumps(content, indent=2) + "\n")
+    (out / f"{protocol}.html").write_text(page(study))
+    return report
+
+
+def compared(
+    dataset: Dataset,
+    protocol: str,
+    groups: Mapping[str, Array],
+    judged: Mapping[str, Judged],
+    config: Config,
+) -> Report:
+    """Figures of every family of `judged`, and the first against each other one."""
+    first = next(iter(judged))
+    return Report(
         protocol=protocol,
         queries={name: len(rows) for name, rows in groups.items()},
-        models={
-            family: {name: _figures(j, name, rows) for name, rows in groups.items()}
-            for family, j in judged.items()
-        },
+        models={family: figures(j, groups) for family, j in judged.items()},
         against={
             family: asdict(paired_bootstrap(judged[first].values["ndcg@10"], j.values["ndcg@10"]))
             for family, j in judged.items()
@@ -97,9 +125,20 @@ def evaluate(
         data=dataset.digest,
         config=to_json(config),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{protocol}.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
-    return report
+
+
+def split_of(dataset: Dataset, protocol: str) -> Split:
+    """Raises BadInput for an unknown protocol, or where no test query is left."""
+    if protocol not in PROTOCOLS:
+        raise BadInput(
+            f"protocol {shown(protocol)} does not exist", remedy=f"Choose {' or '.join(PROTOCOLS)}."
+        )
+    split = PROTOCOLS[protocol](dataset.users)
+    if not split.test:
+        raise BadInput(
+            f"the {protocol} split leaves no test query", remedy="Bring more interactions."
+        )
+    return split
 
 
 def groups_of(protocol: str, split: Split) -> dict[str, Array]:
@@ -113,5 +152,9 @@ def groups_of(protocol: str, split: Split) -> dict[str, Array]:
     return {"all": rows, "warm": rows[warm], "no history": rows[stranger]}
 
 
-def _figures(judged: Judged, group: str, rows: Array) -> dict[str, Any]:
-    return (judged if group == "all" else judged.part(rows)).to_json()
+def figures(judged: Judged, groups: Mapping[str, Array]) -> dict[str, Any]:
+    """`Judged.to_json` of each group of `groups_of`."""
+    return {
+        name: (judged if name == "all" else judged.part(rows)).to_json()
+        for name, rows in groups.items()
+    }

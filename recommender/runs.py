@@ -3,6 +3,7 @@
     RUN/run.json            family, recipe, limits, digests, metrics of the held-out part
     RUN/weights.pt          the graph's state_dict
     RUN/catalogue.parquet   RUN/users.parquet
+    RUN/content.npz   RUN/content.json        the items' content, and the space for new items
     RUN/started.json  RUN/checkpoint-*.pt     only while training runs: what --resume goes on from
 
 run.json is written last: a folder without it is an unfinished training.
@@ -14,6 +15,8 @@ import dataclasses
 import json
 import pickle
 import platform
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,11 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import scipy.sparse as sp
 import torch
 
 from recommender.catalogue import Catalogue
 from recommender.config import Config, from_json, to_json
 from recommender.contract import Limits
+from recommender.data.content import ContentSpace
 from recommender.errors import RunError
 from recommender.features import UserFeatures
 from recommender.models.families import Blueprint, load_graph
@@ -33,11 +38,13 @@ from recommender.models.graph import Graph
 from recommender.users import Users
 
 FILE, WEIGHTS = "run.json", "weights.pt"
+CONTENT, SPACE = "content.npz", "content.json"
 STARTED, CHECKPOINTS = "started.json", "checkpoint-*.pt"
-SCHEMA = 1
-# What reading a truncated or foreign file raises: JSON, TOML, Parquet, torch's own.
+SCHEMA = 2
+# What reading a truncated or foreign file raises: JSON, TOML, Parquet, zip, torch's own.
 _BROKEN = (ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError,
-           pickle.UnpicklingError, pl.exceptions.PolarsError)  # fmt: skip
+           pickle.UnpicklingError, pl.exceptions.PolarsError, zipfile.BadZipFile,
+           zlib.error)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,6 +53,7 @@ class Run:
     graph: Graph
     users: Users
     user_features: UserFeatures
+    content_space: ContentSpace  # gives new items their content
     mean_rating: float | None
     digest: str  # of the data it was trained on
     metrics: Mapping[str, Any]  # of the held-out part
@@ -102,6 +110,8 @@ def write(run: Run, folder: Path) -> None:
     blueprint = run.blueprint
     blueprint.catalogue.write(folder)
     run.users.write(folder)
+    sp.save_npz(folder / CONTENT, blueprint.content)
+    (folder / SPACE).write_text(json.dumps(run.content_space.to_json()))
     torch.save(run.graph.state_dict(), folder / WEIGHTS)
     content = {
         "schema": SCHEMA,
@@ -109,6 +119,7 @@ def write(run: Run, folder: Path) -> None:
         "config": to_json(blueprint.config),
         "limits": dataclasses.asdict(blueprint.limits),
         "clock": blueprint.clock,
+        "session_gap": blueprint.session_gap,
         "user_features": run.user_features.to_json(),
         "mean_rating": run.mean_rating,
         "data": run.digest,
@@ -136,13 +147,16 @@ def read(folder: Path) -> Run:
         raw = json.loads(path.read_text())
         user_features = UserFeatures.from_json(raw["user_features"])
         catalogue = Catalogue.read(folder)
+        space = ContentSpace.from_json(json.loads((folder / SPACE).read_text()))
         blueprint = Blueprint(
             family=raw["family"],
             config=from_json(raw["config"]),
             catalogue=catalogue,
+            content=_content(folder, (len(catalogue) + 1, space.width)),
             user_sizes=user_features.sizes,
             limits=Limits.from_json(raw["limits"]),
             clock=raw["clock"],
+            session_gap=raw["session_gap"],
         )
         state = torch.load(folder / WEIGHTS, weights_only=True)
         users = Users.read(folder)
@@ -154,11 +168,19 @@ def read(folder: Path) -> Run:
         graph=load_graph(blueprint, state),
         users=users,
         user_features=user_features,
+        content_space=space,
         mean_rating=raw["mean_rating"],
         digest=raw["data"],
         metrics=raw["metrics"],
         details=raw["details"],
     )
+
+
+def _content(folder: Path, shape: tuple[int, int]) -> sp.csr_array:
+    content = sp.load_npz(folder / CONTENT)
+    if content.shape != shape:
+        raise ValueError(f"{CONTENT} has shape {content.shape}, expected {shape}")
+    return content
 
 
 def _versions() -> dict[str, str]:

@@ -49,6 +49,9 @@ class Users:
     items: Array  # [events] int64
     times: Array  # [events] int64
     weights: Array  # [events] float32
+    # [events] bool: a return, a dislike, ...; None = there is none. A low rating is none of them:
+    # it has a negative weight too, and is an act that a model may be asked to predict
+    negative: Array | None = None
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -72,11 +75,28 @@ class Users:
     def lengths(self) -> Array:
         return np.diff(self.offsets)
 
+    @cached_property
+    def targets(self) -> Array:
+        """[events] bool: what counts for an item, and what a model may be asked to predict.
+
+        Neither a negative event nor what it takes back: all that the same user did with
+        the same item before. Of a part of the histories, only what is known in that part.
+        """
+        if self.negative is None:
+            return np.ones(len(self.items), bool)
+        user, rows = np.repeat(np.arange(len(self)), self.lengths), np.arange(len(self.items))
+        key = user * (self.items.max(initial=0) + 1) + self.items
+        pairs, pair = np.unique(key, return_inverse=True)
+        last = np.full(len(pairs), -1)  # row of the pair's last negative event
+        np.maximum.at(last, pair[self.negative], rows[self.negative])
+        kept: Array = rows > last[pair]
+        return kept
+
     def write(self, folder: Path) -> None:
         def split(flat: Array) -> list[Array]:
             return np.split(flat, self.offsets[1:-1]) if len(self) else []
 
-        pl.DataFrame(
+        frame = pl.DataFrame(
             {
                 "user_id": self.user_ids,
                 "features": self.features.tolist(),
@@ -91,7 +111,11 @@ class Users:
                 "times": pl.List(pl.Int64),
                 "weights": pl.List(pl.Float32),
             },
-        ).write_parquet(folder / FILE)
+        )
+        if self.negative is not None:
+            marks = pl.Series("negative", split(self.negative), dtype=pl.List(pl.Boolean))
+            frame = frame.with_columns(marks)
+        frame.write_parquet(folder / FILE)
 
     @classmethod
     def read(cls, folder: Path) -> Users:
@@ -110,4 +134,5 @@ class Users:
             items=flat("items", np.int64),
             times=flat("times", np.int64),
             weights=flat("weights", np.float32),
+            negative=flat("negative", np.bool_) if "negative" in frame.columns else None,
         )

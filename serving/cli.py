@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from recommender.errors import BadInput, RecserveError
-from serving.commands import ask, data, load, machine, training
+from serving.commands import ask, batch, data, load, machine, training
 
 app = typer.Typer(
     name="recserve",
@@ -30,9 +30,11 @@ app = typer.Typer(
 )
 app.command()(machine.up)
 app.command()(machine.doctor)
+app.command()(data.init)
 app.add_typer(data.data, name="data")
 app.command()(training.train)
 app.command()(training.evaluate)
+app.command()(batch.batch)
 app.command()(training.export)
 app.add_typer(training.releases, name="releases")
 app.command()(machine.serve)

@@ -6,16 +6,12 @@ Every server runs on free ports of 127.0.0.1 and is gone when the session ends.
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from ports import free_ports
-from served import ITEMS, Stack, wait_ready
+from served import ITEMS, Stack, serving
 from triton_process import toy_repository, toy_server, toy_weights  # noqa: F401 - fixtures
 
 from export.releases import publish
@@ -69,25 +65,5 @@ def repository(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
 
 @pytest.fixture(scope="session")
 def stack(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    http, grpc, metrics, port = free_ports(4)
-    command = [sys.executable, "-m", "serving.cli", "serve", "--repository", str(repository),
-               "--http-port", str(http), "--grpc-port", str(grpc), "--metrics-port", str(metrics),
-               "--port", str(port)]  # fmt: skip
-    folder = tmp_path_factory.mktemp("serve")
-    log = folder / "serve.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            command, stdout=out, stderr=out, text=True, cwd=folder, start_new_session=True
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_ready(url, process, log)
-        yield Stack(
-            process=process, url=url, grpc=f"grpc://127.0.0.1:{grpc}",
-            http=f"triton+http://127.0.0.1:{http}", metrics=f"http://127.0.0.1:{metrics}/metrics",
-            repository=repository,
-        )  # fmt: skip
-    finally:
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGTERM)
-        process.wait(timeout=20)
+    with serving(repository, tmp_path_factory.mktemp("serve")) as running:
+        yield running

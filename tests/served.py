@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
+from ports import free_ports
 
 ITEMS = 150  # of the synthetic data set
 
@@ -23,6 +29,32 @@ class Stack:
     http: str
     metrics: str
     repository: Path
+
+
+@contextmanager
+def serving(repository: Path, folder: Path) -> Iterator[Stack]:
+    """`recserve serve` of the repository, ready to answer; `folder` is for its logs."""
+    http, grpc, metrics, port = free_ports(4)
+    command = [sys.executable, "-m", "serving.cli", "serve", "--repository", str(repository),
+               "--http-port", str(http), "--grpc-port", str(grpc), "--metrics-port", str(metrics),
+               "--port", str(port)]  # fmt: skip
+    log = folder / "serve.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, text=True, cwd=folder, start_new_session=True
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_ready(url, process, log)
+        yield Stack(
+            process=process, url=url, grpc=f"grpc://127.0.0.1:{grpc}",
+            http=f"triton+http://127.0.0.1:{http}", metrics=f"http://127.0.0.1:{metrics}/metrics",
+            repository=repository,
+        )  # fmt: skip
+    finally:
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGTERM)
+        process.wait(timeout=20)
 
 
 def wait_ready(url: str, process: subprocess.Popen[str], log: Path) -> None:

@@ -206,7 +206,8 @@ def random_folder(seed: int) -> dict[str, pl.DataFrame]:
 @pytest.mark.parametrize("seed", range(12))
 def test_a_folder_loads_to_what_was_written(seed: int, tmp_path: Path) -> None:
     frames = random_folder(seed)
-    dataset, report = load(write(tmp_path, **frames), DataConfig(min_occurrences=1))
+    config = DataConfig(min_occurrences=1, burst_seconds=0)
+    dataset, report = load(write(tmp_path, **frames), config)
     rows = list(dict.fromkeys(frames["interactions"].select(pl.exclude("session")).iter_rows()))
     mean = np.mean([rating for *_, rating in rows if rating is not None])
     strength = {"view": 1, "purchase": 4, "return": -2, None: 1}

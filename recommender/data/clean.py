@@ -131,6 +131,12 @@ def split_categories(values: pl.Series) -> pl.Series:
     )
 
 
+def noted(file: str, gone: pl.DataFrame, column: str, reason: str, value: str) -> Dropped:
+    """What the report says of the rows `gone`; `value` is what stood in the first of them."""
+    rows = tuple(gone[ROW].sort().head(EXAMPLES))
+    return Dropped(file=file, column=column, reason=reason, count=len(gone), rows=rows, value=value)
+
+
 def _id(column: str) -> pl.Expr:
     """Text without outer spaces; null where nothing is left."""
     text = pl.col(column).cast(pl.String).str.strip_chars()
@@ -160,16 +166,8 @@ def _sift(
         if gone.is_empty():
             continue
         frame = frame.filter(~bad)
-        dropped.append(
-            Dropped(
-                file=table.name,
-                column=column,
-                reason=reason,
-                count=len(gone),
-                rows=tuple(gone[ROW].head(EXAMPLES)),
-                value=shown(gone[shown_as.get(column, column)][0]),
-            )
-        )
+        value = shown(gone[shown_as.get(column, column)][0])
+        dropped.append(noted(table.name, gone, column, reason, value))
     if 2 * len(frame) < before or frame.is_empty():
         worst = max(dropped, key=lambda d: d.count)
         others = [f"{d.count:,} × {d.reason} in {d.column}" for d in dropped if d is not worst]

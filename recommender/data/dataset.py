@@ -1,6 +1,7 @@
 """A data folder -> a Dataset: items and users in indexes, histories in order of time.
 
-    read_table -> clean -> Dataset (catalogue, users, user_features) and Report
+    read_table -> clean -> choose -> Dataset (catalogue, content, users,
+    user_features) and Report
 
 Whoever trains or evaluates reads data through `load` and nothing else. Everything is
 held in memory: `DataConfig.max_interactions` says up to what size.
@@ -10,18 +11,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import scipy.sparse as sp
 
 from recommender.catalogue import Catalogue
 from recommender.contract import Array
-from recommender.data import clean, columns, describe
+from recommender.data import choose, clean, columns, describe
+from recommender.data.baskets import guess_gap
 from recommender.data.config import DataConfig
+from recommender.data.content import ContentSpace
 from recommender.data.load import ROW, Table, missing, read_table
 from recommender.data.report import ColumnGuess, Dropped, Report
+from recommender.data.timing import kind_of_time
 from recommender.errors import DataError, shown
 from recommender.features import UserFeatures
 from recommender.users import Users
@@ -37,11 +43,16 @@ USERS = ("user_id",)
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
     catalogue: Catalogue  # items in the file's order, then those seen in interactions only
+    content: sp.csr_array  # [N + 1, F] float32 by index, unit rows; zero where nothing is known
+    content_space: ContentSpace  # gives new items their content
     users: Users  # users in the file's order, then those seen in interactions only
     user_features: UserFeatures
     mean_rating: float | None  # what weights are centred by; None without ratings
     digest: str  # sha256 of the cleaned content, whatever the files' format
     end: int  # unix seconds of the last event
+    time_kind: str  # "real", "order" (made up, but in order) or "none" (all the same)
+    session_gap: int  # seconds; a user's events no further apart share a basket, 0 = equal times
+    repurchase: bool  # what a user already had may be recommended, and asked for, again
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,13 +65,13 @@ class _Records:
 
 
 def load(folder: Path, config: DataConfig | None = None) -> tuple[Dataset, Report]:
-    """Read, clean and index the data folder.
+    """Read, clean and index the data folder, as `config` says or else its own recserve.toml.
 
     Weights are 1; with `rating` the rating less the mean rating; with `event` times the
     event's weight (the product of both stays negative where either is). Raises DataError
     for a folder that cannot be used.
     """
-    config = config or DataConfig()
+    config = config or DataConfig.of(folder)
     table = read_table(folder, "interactions", INTERACTIONS, config.max_interactions)
     if table is None:
         raise missing(folder, "interactions", INTERACTIONS)
@@ -75,27 +86,42 @@ def load(folder: Path, config: DataConfig | None = None) -> tuple[Dataset, Repor
 
     events, dropped = clean.clean_interactions(table)
     _refuse_strangers(events, items.frame)
+    events, left_out = choose.choose(events, config, table.name)
     item_ids = _all_ids(items.frame["item_id"], events["item_id"])
     user_ids = _all_ids(users.frame["user_id"], events["user_id"])
-    events, mean_rating = _weighted(events, config)
+    events, mean_rating = _weighted(events)
     events = _indexed(events, user_ids, item_ids)
-    catalogue = _catalogue(items.frame, item_ids, events, config)
-
     histories = _histories(events, user_ids, columns.feature_table(users.frame, features))
+    catalogue = _catalogue(items.frame, item_ids, events, histories.targets, config)
+    space = ContentSpace.fit(items.frame, items.guesses, config)
+    time_kind, _ = kind_of_time(events["user"].to_numpy(), events["time"].to_numpy())
+    gap = guess_gap(histories, time_kind)[0] if config.session_gap is None else config.session_gap
     dataset = Dataset(
         catalogue=catalogue,
+        content=space.by_index(items.frame, len(item_ids)),
+        content_space=space,
         users=histories,
         user_features=features,
         mean_rating=mean_rating,
-        digest=_digest(catalogue, histories, features, mean_rating),
+        digest=_digest(
+            catalogue,
+            space.read_from(items.frame),
+            histories,
+            features,
+            mean_rating,
+            (gap, config.repurchase),
+        ),
         end=int(histories.times.max()),
+        time_kind=time_kind,
+        session_gap=gap,
+        repurchase=config.repurchase,
     )
     report = describe.describe(
         folder,
         dataset,
         events,
         records=(len(items.frame), len(users.frame)),
-        dropped=dropped + items.dropped + users.dropped,
+        dropped=dropped + left_out + items.dropped + users.dropped,
         ignored=tuple(c for c in table.columns if c not in (*INTERACTIONS, "event", "rating")),
         guesses=user_guesses + items.guesses,
         config=config,
@@ -141,12 +167,8 @@ def _all_ids(recorded: pl.Series, seen: pl.Series) -> pl.Series:
     return pl.concat([recorded, seen], rechunk=True).unique(maintain_order=True)
 
 
-def _weighted(events: pl.DataFrame, config: DataConfig) -> tuple[pl.DataFrame, float | None]:
-    """Add `strength` (of the event's name) and `weight`; give the mean rating."""
-    strength = pl.col("event").replace_strict(
-        dict(config.event_weights), default=1.0, return_dtype=pl.Float64
-    )
-    events = events.with_columns(strength=strength.fill_null(1.0))
+def _weighted(events: pl.DataFrame) -> tuple[pl.DataFrame, float | None]:
+    """Add `weight`, of `strength` and rating; give the mean rating."""
     ratings = events["rating"].drop_nulls()
     if ratings.n_unique() < 2:  # none, or the same everywhere: they say nothing
         return events.with_columns(weight=pl.col("strength")), None
@@ -175,6 +197,7 @@ def _histories(events: pl.DataFrame, user_ids: pl.Series, known: Array) -> Users
     """`known`: [users with a record, U] features, of the first users."""
     unknown = np.zeros((len(user_ids) - len(known), known.shape[1]), np.int64)
     counts = np.bincount(events["user"].to_numpy(), minlength=len(user_ids))
+    negative = events["strength"].to_numpy() < 0
     return Users(
         user_ids=tuple(user_ids),
         features=np.concatenate([known, unknown]),
@@ -182,11 +205,16 @@ def _histories(events: pl.DataFrame, user_ids: pl.Series, known: Array) -> Users
         items=events["item"].to_numpy().astype(np.int64),
         times=np.floor(events["time"].to_numpy()).astype(np.int64),
         weights=events["weight"].to_numpy().astype(np.float32),
+        negative=negative if negative.any() else None,
     )
 
 
 def _catalogue(
-    items: pl.DataFrame, item_ids: pl.Series, events: pl.DataFrame, config: DataConfig
+    items: pl.DataFrame,
+    item_ids: pl.Series,
+    events: pl.DataFrame,
+    wanted: Array,
+    config: DataConfig,
 ) -> Catalogue:
     none = [None] * (len(item_ids) - len(items))
     titles = [None] * len(items)
@@ -200,25 +228,36 @@ def _catalogue(
         item_ids=tuple(item_ids),
         titles=(*titles, *none),
         categories=(*categories, *[()] * len(none)),
-        popularity=_popularity(events, len(item_ids), config.half_life_days),
+        popularity=_popularity(events, wanted, len(item_ids), config.half_life_days),
     )
 
 
-def _popularity(events: pl.DataFrame, items: int, half_life_days: float) -> Array:
-    """[items] float32: events of positive strength, halved per half-life before the data's end."""
-    wanted = events.filter(pl.col("strength") > 0)
-    times = wanted["time"].to_numpy()
-    age = (events["time"].to_numpy().max() - times) / (DAY * half_life_days)
+def _popularity(events: pl.DataFrame, wanted: Array, items: int, half_life_days: float) -> Array:
+    """[items] float32: events that count for the item, halved per half-life before the data's
+    end; `wanted` [events] bool leaves out returns and what was returned."""
+    times = events["time"].to_numpy()
+    age = (times.max() - times[wanted]) / (DAY * half_life_days)
     share = np.exp2(-age) + OLD
-    return np.bincount(wanted["item"].to_numpy() - 1, share, items).astype(np.float32)
+    return np.bincount(events["item"].to_numpy()[wanted] - 1, share, items).astype(np.float32)
 
 
 def _digest(
-    catalogue: Catalogue, users: Users, features: UserFeatures, mean_rating: float | None
+    catalogue: Catalogue,
+    further: Sequence[object],  # columns of items
+    users: Users,
+    features: UserFeatures,
+    mean_rating: float | None,
+    choices: tuple[int, bool],  # how the same content is understood
 ) -> str:
     content = hashlib.sha256()
     named = [catalogue.item_ids, catalogue.titles, catalogue.categories, users.user_ids]
     content.update(json.dumps([named, features.to_json(), mean_rating]).encode())
     for array in (users.features, users.offsets, users.items, users.times, users.weights):
         content.update(np.ascontiguousarray(array).tobytes())
+    if further:
+        content.update(json.dumps(further).encode())
+    if any(choices):
+        content.update(json.dumps(choices).encode())
+    if users.negative is not None:
+        content.update(np.packbits(users.negative).tobytes())
     return content.hexdigest()

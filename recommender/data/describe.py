@@ -13,13 +13,19 @@ import numpy as np
 import polars as pl
 
 from recommender.catalogue import Catalogue
+from recommender.data.baskets import count_baskets, guess_gap
 from recommender.data.config import DataConfig
+from recommender.data.names import likely
 from recommender.data.report import ColumnGuess, Dropped, Report
+from recommender.data.timing import NONE, REAL, kind_of_time
+from recommender.errors import shown
+from recommender.users import Users
 
 if TYPE_CHECKING:
     from recommender.data.dataset import Dataset
 
-EARLY = 1e8  # March 1973: what lies before is rather a counter or a date such as 20240131
+MANY = 1_000  # events of one user before it is taken for a bot
+TIMES_MEDIAN = 50  # as many as so many median users together: a bot
 
 
 def describe(
@@ -40,6 +46,8 @@ def describe(
     unknown = {name: n for name, n in counted.items() if name not in config.event_weights}
     same_moment = int(events.select("user", "time").is_duplicated().sum())
     pairs = events.select("user", "item").n_unique()
+    _, why = kind_of_time(events["user"].to_numpy(), events["time"].to_numpy())
+    guessed = guess_gap(users, dataset.time_kind)[1]
     return Report(
         folder=str(folder),
         digest=dataset.digest,
@@ -56,32 +64,41 @@ def describe(
         density=pairs / (len(users) * items),
         longest_history=int(users.lengths.max()),
         simultaneous=same_moment / len(events),
+        time_kind=dataset.time_kind,
+        time_why=why,
+        session_gap=dataset.session_gap,
+        session_why=guessed if config.session_gap is None else "the config says so",
+        baskets=count_baskets(users, dataset.session_gap),
         mean_rating=dataset.mean_rating,
         events=counted,
+        negative_events=0 if users.negative is None else int(users.negative.sum()),
+        taken_back=_taken_back(users),
+        repeated=len(events) - pairs,
+        repurchase=dataset.repurchase,
         unknown_events=unknown,
         dropped=dropped,
         ignored_columns=ignored,
         columns=guesses,
         warnings=(
-            *_about_time(dataset),
+            *_about_time(dataset, why),
             *_about_events(dataset, events, unknown, records[0]),
+            *_about_columns(events, ignored, guesses),
+            *_about_bots(users),
             *_about_categories(dataset.catalogue),
         ),
     )
 
 
-def _about_time(dataset: Dataset) -> list[str]:
-    times = dataset.users.times
+def _taken_back(users: Users) -> int:
+    return 0 if users.negative is None else int((~users.targets & ~users.negative).sum())
+
+
+def _about_time(dataset: Dataset, why: str) -> list[str]:
     warnings = []
-    if times.min() == times.max():
-        warnings.append(
-            f"all timestamps are {times[0]}: the order of a history is the order of rows"
-        )
-    if np.median(times) < EARLY:
-        warnings.append(
-            f"timestamps lie around {int(np.median(times))}, in the years 1970 to 1973: they "
-            "should be unix seconds, not counters or dates such as 20240131"
-        )
+    if dataset.time_kind == NONE:
+        warnings.append(f"{why}: the order of a history is the order of rows")
+    elif dataset.time_kind != REAL:
+        warnings.append(f"{why}; only their order is used: recency needs unix seconds")
     if dataset.end > datetime.now(UTC).timestamp() + 86_400:
         warnings.append(
             f"the last timestamp, {dataset.end}, lies in the future: recency is counted from it"
@@ -108,6 +125,33 @@ def _about_events(
     if dataset.users.lengths.max() < 3:
         warnings.append("no user has three events: there is no history to learn from")
     return warnings
+
+
+def _about_columns(
+    events: pl.DataFrame, ignored: tuple[str, ...], guesses: tuple[ColumnGuess, ...]
+) -> list[str]:
+    """Columns that probably hold what is optional, under a name that is not read."""
+    warnings = []
+    for column in ("event", "rating"):
+        if not events[column].count() and (name := likely(column, ignored)) is not None:
+            warnings.append(
+                f"column {name} of interactions is ignored: rename it to {column} if it holds that"
+            )
+    return warnings
+
+
+def _about_bots(users: Users) -> list[str]:
+    lengths = users.lengths
+    usual = float(np.median(lengths[lengths > 0]))
+    rows = np.flatnonzero((lengths > MANY) & (lengths > TIMES_MEDIAN * usual))
+    if not len(rows):
+        return []
+    most = rows[np.argsort(-lengths[rows], kind="stable")][:3]
+    named = ", ".join(f"{shown(users.user_ids[row])} {lengths[row]:,}" for row in most)
+    return [
+        f"users with many times the usual {usual:g} events: {len(rows):,}, such as {named} (for "
+        "bots, set max_events_per_user or max_events_per_day in [data])"
+    ]
 
 
 def _about_categories(catalogue: Catalogue) -> list[str]:

@@ -16,7 +16,7 @@ def refuse_taken(out: Path) -> None:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(
             f"{out} exists already{' and is not empty' if out.is_dir() else ' and is a file'}",
-            remedy="Name another --out, or remove it first.",
+            remedy="Name another folder, or remove it first.",
             field="out",
         )
 
@@ -32,7 +32,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     except OSError as error:
         raise DataError(
             f"cannot write below {out.parent}: {error.strerror}",
-            remedy="Name an --out in a folder that you may write to.",
+            remedy="Name a folder in one that you may write to.",
             field="out",
         ) from error
     try:

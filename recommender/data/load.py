@@ -1,6 +1,6 @@
 """A folder's files -> tables of text, exactly as they stand: nothing is dropped or guessed here.
 
-    interactions | items | users, each .parquet or .csv  ->  Table
+    interactions | items | users, each .parquet, .csv or .csv.gz  ->  Table
 
 CSV is read as text throughout, so that the id "007" stays "007"; Parquet's numbers
 become the same text, except timestamps and ratings. Knows no meaning of columns
@@ -10,19 +10,24 @@ beyond which must be there. Raises DataError naming file, column, row and remedy
 from __future__ import annotations
 
 import csv
+import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import polars as pl
 from polars.exceptions import PolarsError
 
+from recommender.data.names import renames
 from recommender.errors import DataError, shown
 
 ROW = "recserve row"  # number of the row in its file, from 1 below the header
 NATIVE = ("timestamp", "rating")  # may stay numbers or datetimes
 SINGLE = (*NATIVE, "event", "title")  # a list makes no sense here
 SMALLEST_ROW = 6  # bytes of "a,b,1\n"
+ENDINGS = (".parquet", ".csv", ".csv.gz")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,23 +41,23 @@ class Table:
 
 
 def read_table(folder: Path, name: str, required: Sequence[str], max_rows: int) -> Table | None:
-    """`folder/name.parquet` or `.csv`, None where there is neither.
+    """`folder/name.parquet`, `.csv` or `.csv.gz`, None where there is none.
 
     Raises DataError for a file that cannot be used as a whole.
     """
     path = _find(folder, name)
     if path is None:
         return None
-    read = _read_csv if path.suffix == ".csv" else _read_parquet
+    read = {".parquet": _read_parquet, ".csv": _read_csv, ".gz": _read_gzip}[path.suffix]
     frame = read(path, max_rows)
     names = frame.columns
-    for column in required:
-        if column not in names:
-            raise DataError(
-                f"{path}: no column {column}; the header row reads {shown(', '.join(names), 120)}",
-                remedy=f"Name the columns in the first row; {name} needs {', '.join(required)}.",
-                field=column,
-            )
+    if absent := [c for c in required if c not in names]:
+        needs = [f"{name} needs {', '.join(required)}", *renames(absent, names)]
+        raise DataError(
+            f"{path}: no column {absent[0]}; the header row reads {shown(', '.join(names), 120)}",
+            remedy=f"Name the columns in the first row; {'; '.join(needs)}.",
+            field=absent[0],
+        )
     if frame.is_empty():
         raise DataError(
             f"{path}: no row below the header row {shown(', '.join(names), 120)}",
@@ -79,10 +84,10 @@ def _find(folder: Path, name: str) -> Path | None:
             f"{folder} is not a folder" if folder.exists() else f"{folder} does not exist",
             remedy="Name a data folder; `recserve data ml-100k --out DIR` makes one.",
         )
-    found = [p for s in (".parquet", ".csv") if (p := folder / f"{name}{s}").is_file()]
+    found = [p for s in ENDINGS if (p := folder / f"{name}{s}").is_file()]
     if len(found) > 1:
         raise DataError(
-            f"{folder} holds both {name}.parquet and {name}.csv",
+            f"{folder} holds both {found[0].name} and {found[1].name}",
             remedy="Remove the one that must not be read.",
             field=name,
         )
@@ -133,7 +138,7 @@ def _as_text(path: Path, values: pl.Series, required: bool) -> pl.Series:
 def _read_csv(path: Path, max_rows: int) -> pl.DataFrame:
     header = _header(path)
     try:
-        if path.stat().st_size > SMALLEST_ROW * max_rows:
+        if path.suffix == ".gz" or path.stat().st_size > SMALLEST_ROW * max_rows:
             rows = pl.scan_csv(path, infer_schema=False).select(pl.len()).collect().item()
             _check_rows(path, int(rows), max_rows)
         frame = pl.read_csv(path, infer_schema=False)
@@ -149,9 +154,23 @@ def _read_csv(path: Path, max_rows: int) -> pl.DataFrame:
     return frame
 
 
+def _read_gzip(path: Path, max_rows: int) -> pl.DataFrame:
+    try:
+        return _read_csv(path, max_rows)
+    except (OSError, EOFError, zlib.error) as error:  # of gzip and of polars
+        raise DataError(
+            f"{path} is not a whole gzip file: {error}",
+            remedy="Compress the CSV again, or unpack it.",
+        ) from error
+
+
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
 def _header(path: Path) -> list[str]:
     """The names of the header row; raises DataError where the file is no comma-separated text."""
-    with path.open("rb") as file:
+    with _open(path) as file:
         head = file.read(1 << 16)
     if not head.strip():
         raise DataError(
@@ -186,7 +205,7 @@ def _fault(path: Path, header: Sequence[str], said: str) -> DataError:
     row = 0  # the header
 
     def lines() -> Iterator[str]:
-        with path.open("rb") as file:
+        with _open(path) as file:
             for line in file:
                 record.append(line.decode("utf-8-sig"))
                 yield record[-1]

@@ -58,8 +58,17 @@ class Report:
     density: float  # share of (user, item) pairs with an event
     longest_history: int
     simultaneous: float  # share of events that share user and timestamp with another
+    time_kind: str  # real, order or none
+    time_why: str
+    session_gap: int  # seconds, 0 = only equal timestamps share a basket
+    session_why: str
+    baskets: int
     mean_rating: float | None
     events: Mapping[str, int]  # by name, empty without a column `event`
+    negative_events: int  # returns, dislikes: never a target
+    taken_back: int  # events that they take back: no targets either
+    repeated: int  # events with an item that the user had before
+    repurchase: bool
     unknown_events: Mapping[str, int]  # names without a weight: they count 1
     dropped: tuple[Dropped, ...]
     ignored_columns: tuple[str, ...]  # of interactions
@@ -81,16 +90,25 @@ class Report:
             f"  density         {self.density:.2%} of all pairs",
             f"  longest history {self.longest_history:,} events",
             f"  simultaneous    {self.simultaneous:.0%} of events share user and timestamp",
+            f"  timestamps      {_TIMES[self.time_kind]}: {self.time_why}",
+            f"  baskets         {self.baskets:,}, {self._baskets()}",
+            f"  repeats         {self.repeated:,} events with an item the user had before; "
+            + ("such items may be recommended again" if self.repurchase else _NO_REPURCHASE),
         ]
         if self.mean_rating is not None:
             lines.append(f"  mean rating     {self.mean_rating:.3f}")
         if self.events:
             counted = ", ".join(f"{name} {count:,}" for name, count in self.events.items())
             lines.append(f"  events          {counted}")
+        if self.negative_events:
+            lines.append(
+                f"  taken back      {self.taken_back:,} events by {self.negative_events:,} of "
+                "negative weight: in histories, so not offered again, but never learned as wanted"
+            )
         if self.ignored_columns:
             lines.append(f"  ignored columns of interactions: {', '.join(self.ignored_columns)}")
         if self.columns:
-            lines.append("columns, as guessed (overrule with [data] columns in a --config file):")
+            lines.append("columns, as guessed (overrule with columns in [data] of recserve.toml):")
             wide = max(len(f"{c.table}.{c.name}") for c in self.columns)
             lines += [
                 f"  {f'{c.table}.{c.name}':<{wide}}  {c.kind:<11}  {c.why}" for c in self.columns
@@ -98,6 +116,17 @@ class Report:
         lines.append("dropped (rows count from 1 below the header):")
         lines += [f"  {dropped}" for dropped in self.dropped] or ["  nothing"]
         return lines + [f"warning: {warning}" for warning in self.warnings]
+
+    def _baskets(self) -> str:
+        if self.session_gap:
+            rule = f"a user's events at most {self.session_gap:,} s apart"
+        else:
+            rule = "a user's events of equal timestamps"
+        return f"each {rule} ({self.session_why})"
+
+
+_TIMES = {"real": "real", "order": "an order only", "none": "none"}
+_NO_REPURCHASE = "never recommended again (repurchase = false)"
 
 
 def _day(time: int) -> str:

@@ -57,15 +57,32 @@ def leave_one_out(users: Users) -> Split:
     )
 
 
-def last_event(users: Users, most: int, seed: int) -> tuple[Users, tuple[Query, ...]]:
-    """Hold out the last event of (at most `most`, drawn by `seed`) users with two or more."""
-    rows = np.flatnonzero(users.lengths >= 2)
-    if len(rows) > most:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
-    kept = users.lengths.copy()
-    kept[rows] -= 1
-    rest = _heads(users, kept)
-    return rest, _next_item(users, rest)
+def newest(users: Users, most: int, seed: int) -> tuple[Users, tuple[Query, ...]]:
+    """Hold out the newest events of users to learn to mix by, each one asked for in its turn.
+
+    A fifth of a user's events, at least one of two and at most `most`; an eighth of all events at
+    most, of users drawn by `seed`. Gives what is left, and the queries.
+    """
+    held_out = np.where(users.lengths >= 2, np.clip(users.lengths // 5, 1, most), 0)
+    order = np.random.default_rng(seed).permutation(len(users))
+    within = np.cumsum(held_out[order]) <= max(1, len(users.items) // 8)
+    held_out[order[~within]] = 0
+    rest = _heads(users, users.lengths - held_out)
+    return rest, _next_items(users, rest)
+
+
+def cuts(users: Users, count: int) -> list[tuple[Users, tuple[Query, ...]]]:
+    """What was known at `count` moments of the later half, and what everybody who was active in
+    the next tenth of the rows wanted from then on. None where timestamps are all the same."""
+    times, found = np.sort(users.times), []
+    for share in np.linspace(0.5, 0.9, count):
+        moment = int(times[int(len(times) * share)])
+        ends = int(len(times) * (share + 0.1))
+        end = int(times[ends]) if ends < len(times) else int(times[-1]) + 1
+        if times[0] < moment < end:
+            known = before(users, moment)
+            found.append((known, _window(before(users, end), known, moment)))
+    return found
 
 
 def temporal(users: Users) -> Split:
@@ -98,22 +115,31 @@ def before(users: Users, time: int) -> Users:
 
 def _next_item(users: Users, known: Users) -> tuple[Query, ...]:
     """A query for each user whose `known` history lacks later events: the very next one."""
-    queries = []
+    return tuple(q for q in _next_items(users, known) if len(q.history) == known.lengths[q.user])
+
+
+def _next_items(users: Users, known: Users) -> tuple[Query, ...]:
+    """A query for each event that `known` lacks, asked when all before it are history."""
+    queries, wanted = [], users.targets
     for row in np.flatnonzero(users.lengths > known.lengths):
-        history, future = known.history(row), users.history(row)[len(known.history(row)) :]
-        target = future.items[:1]
-        if len(history) and not np.isin(target, history.items).any():
-            time = int(history.times[-1])
-            queries.append(Query(user=int(row), history=history, request_time=time, targets=target))
+        whole, first = users.history(row), int(users.offsets[row])
+        for position in range(max(1, int(known.lengths[row])), len(whole)):
+            history, target = whole[:position], whole.items[position : position + 1]
+            if wanted[first + position] and not np.isin(target, history.items).any():
+                time = int(history.times[-1])
+                queries.append(
+                    Query(user=int(row), history=history, request_time=time, targets=target)
+                )
     return tuple(queries)
 
 
 def _window(users: Users, known: Users, time: int) -> tuple[Query, ...]:
     """A query at `time` for each user with new items after it."""
-    queries = []
+    queries, wanted = [], users.targets
     for row in np.flatnonzero(users.lengths > known.lengths):
-        history, future = known.history(row), users.history(row)[len(known.history(row)) :]
-        targets = np.setdiff1d(future.items, history.items)
+        history = known.history(row)
+        future = slice(int(users.offsets[row]) + len(history), int(users.offsets[row + 1]))
+        targets = np.setdiff1d(users.items[future][wanted[future]], history.items)
         if len(targets):
             queries.append(
                 Query(user=int(row), history=history, request_time=time, targets=targets)
@@ -132,6 +158,7 @@ def _heads(users: Users, lengths: Array) -> Users:
         items=users.items[keep],
         times=users.times[keep],
         weights=users.weights[keep],
+        negative=None if users.negative is None else users.negative[keep],
     )
 
 

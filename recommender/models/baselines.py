@@ -1,4 +1,4 @@
-"""Popularity and item-kNN as scorers: the yardsticks, trained, evaluated and exported alike."""
+"""Single methods of the field as scorers: the yardsticks, trained, evaluated and exported alike."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from recommender.models.scorer import UserInputs
-from recommender.models.signals import ItemToItem
+from recommender.models.signals import Tables
+
+# Which table each reads, and how fast its memory fades: newer events say more.
+READERS = {"item-knn": ("similar", 0.5), "ease": ("ease", 0.2), "content": ("content", 0.2)}
 
 
 class Popularity(nn.Module):
@@ -21,17 +24,16 @@ class Popularity(nn.Module):
         return self.popularity.repeat(user.history_BL.shape[0], 1)
 
 
-class ItemKNN(nn.Module):
-    """Neighbours of the history, newer events more; popularity breaks ties and serves strangers."""
+class OneTable(nn.Module):
+    """One item-to-item table read by the history; popularity breaks ties and serves strangers."""
 
-    def __init__(self, similar: ItemToItem, popularity: Tensor) -> None:
+    def __init__(self, tables: Tables, source: str, decay: float) -> None:
         super().__init__()
-        self.similar = similar
-        self.register_buffer("popularity", popularity * 1e-3)
-        self.popularity: Tensor
+        self.tables, self.source, self.decay = tables, source, decay
 
     def forward(self, user: UserInputs) -> Tensor:
-        scores_BN = self.popularity.repeat(user.history_BL.shape[0], 1)
-        plain_BL = torch.ones_like(user.weight_BL)
-        mixed_BN: Tensor = self.similar(scores_BN, user.history_BL, plain_BL)
-        return mixed_BN
+        length = user.history_BL.shape[1]
+        steps_L = torch.arange(length, device=user.history_BL.device) - (length - 1)
+        strength_BL = (steps_L * self.decay).exp().expand(user.history_BL.shape[0], -1)
+        said_BN = self.tables.say(self.source, user.history_BL, strength_BL)
+        return said_BN + self.tables.popularity * 1e-3

@@ -1,69 +1,88 @@
-"""The deep recommender: one encoder and the signals, mixed by a small combiner.
+"""The deep recommender: one encoder and many signals, mixed by a small learned mixer.
 
-    score(item) =   w_encoder    x  query · item + bias        (encoder)
-                  + w_similar    x  neighbours of the history  (item-to-item)
-                  + w_rated      x  the same, weighted by the strength of each event
-                  + w_trend      x  trend at request_time
-                  + w_popularity x  log of total counts
-
-The weights depend on one bit of context, whether there is a history at all: a
-stranger is served by trends, a regular by taste.
+encoder             query x item, a transformer over the history     encoder.py
+ease, basket, ...   what the events of the history say of each item  itemtoitem.py
+trend, popularity   what is wanted at request_time                   trends.py
+age                 how long the item has been there                 trends.py
+affinity            taste of users with the same features            trends.py
 """
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recommender.config import HEADS, SignalConfig
 from recommender.models.encoder import Encoder
+from recommender.models.mixer import Mixer
 from recommender.models.scorer import UserInputs
-from recommender.models.signals import ItemToItem, TrendTable
+from recommender.models.signals import Tables
 
-SIGNALS = ("encoder", "similar", "rated", "trend", "popularity")
+_LOGIT = 3.0  # about the spread of the encoder's logits over a catalogue: brings it to others'
 
 
 class Deep(nn.Module):
-    """A scorer (see scorer.py). `table` is the encoder's item table, computed once after training;
-    row 0 of `weights` holds without a history, row 1 with one."""
+    """A scorer (see scorer.py). `table` and `bias` are the encoder's items, computed once after
+    training, untouched items in their place. `encoder` is None where it is left out."""
 
     def __init__(
-        self, encoder: Encoder, similar: ItemToItem, trend: TrendTable, popularity: Tensor
+        self, encoder: Encoder | None, table: Tensor, bias: Tensor, tables: Tables, mixer: Mixer
     ) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.similar = similar
-        self.trend = trend
-        self.register_buffer("popularity", popularity)
-        self.register_buffer("table", encoder.item_table().detach().clone())
-        self.weights = nn.Parameter(torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0]] * 2))
-        self.popularity: Tensor
+        self.encoder, self.tables, self.mixer = encoder, tables, mixer
+        self.register_buffer("table", table)
+        self.register_buffer("bias", bias)
         self.table: Tensor
+        self.bias: Tensor
 
     def forward(self, user: UserInputs) -> Tensor:
-        context_B = (user.history_BL[:, -1] > 0).to(torch.int64)  # right-aligned: the last tells
-        weights_BS = F.embedding(context_B, self.weights)
-        encoder_B1, similar_B1, rated_B1, trend_B1, popularity_B1 = weights_BS.hsplit(len(SIGNALS))
+        query_BD = self.query(user) if self.encoder is not None else None
+        return self.mix(user, query_BD)
 
-        query_BD = self.encoder(user, self.table, last_only=True)
-        scores_BN = F.linear(query_BD * encoder_B1, self.table) + encoder_B1 * self.encoder.bias
-        scores_BN = scores_BN + trend_B1 * self.trend(user.request_time_B1)
-        scores_BN = scores_BN + popularity_B1 * self.popularity
-        strength_BL = similar_B1 + rated_B1 * user.weight_BL
-        mixed_BN: Tensor = self.similar(scores_BN, user.history_BL, strength_BL)
+    def query(self, user: UserInputs) -> Tensor:
+        """[B, d] query vectors: frozen while the mixer learns, so computed once for it."""
+        assert self.encoder is not None
+        query_BD: Tensor = self.encoder(user, self.table, last_only=True)
+        return query_BD
+
+    def mix(self, user: UserInputs, query_BD: Tensor | None) -> Tensor:
+        """[B, N] scores."""
+        mixed_BN: Tensor = self.mixer(user, self.tables, self.others(user, query_BD))
         return mixed_BN
 
-    @torch.no_grad()
-    def each_signal(self, user: UserInputs) -> Tensor:
-        """[B, N, S]: every signal by itself, for training the combiner on them."""
-        query_BD = self.encoder(user, self.table, last_only=True)
-        none_BN = torch.zeros(len(user.history_BL), len(self.table))
-        plain_BL = torch.ones_like(user.weight_BL)
-        signals = (
-            F.linear(query_BD, self.table, self.encoder.bias),
-            self.similar(none_BN.clone(), user.history_BL, plain_BL),
-            self.similar(none_BN.clone(), user.history_BL, user.weight_BL),
-            self.trend(user.request_time_B1),
-            self.popularity.expand_as(none_BN),
-        )
-        return torch.stack(signals, dim=2)
+    def others(self, user: UserInputs, query_BD: Tensor | None) -> list[Tensor]:
+        """[B, N] for each signal of `other_names`."""
+        found, batch = [], user.history_BL.shape[0]
+        if query_BD is not None:
+            logits_BN = F.linear(query_BD, self.table, self.bias)
+            found.append((logits_BN - logits_BN.mean(dim=1, keepdim=True)) / _LOGIT)
+        use = self.mixer.use
+        if "trend" in use:
+            found += self.tables.trends(user.request_time_B1)
+        if "popularity" in use:
+            found.append(self.tables.popularity.expand(batch, -1))
+        if "age" in use:
+            found += self.tables.age(user.request_time_B1)
+        if "affinity" in use:
+            found += self.tables.affinity(user.features_BU)
+        return found
+
+
+def heads_of(config: SignalConfig) -> tuple[str, ...]:
+    return tuple(head for head in HEADS if head in config.use)
+
+
+def other_names(config: SignalConfig, user_columns: int) -> tuple[str, ...]:
+    """Signals beside the heads, in the order in which the mixer takes them."""
+    names: list[str] = []
+    if "encoder" in config.use:
+        names.append("encoder")
+    if "trend" in config.use:
+        names += [f"trend of {days:g} days" for days in config.half_life_days] + ["trend of all"]
+    if "popularity" in config.use:
+        names.append("popularity")
+    if "age" in config.use:
+        names += ["age", "new"]
+    if "affinity" in config.use:
+        names += [f"affinity {column}" for column in range(user_columns)]
+    return tuple(names)

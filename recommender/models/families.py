@@ -1,7 +1,7 @@
 """Model families by name: fit their tables, build their graph, load it again from a state.
 
-    deep         encoder + signals (deep.py)
-    item-knn     neighbours of the history (baselines.py)
+    deep         encoder + signals + mixer (deep.py)
+    ease         item regression, item-knn neighbours, content likeness (baselines.py)
     popularity   total counts (baselines.py)
 
 Every family becomes a `Graph`, so evaluation, export and serving know one thing only.
@@ -10,32 +10,27 @@ Every family becomes a `Graph`, so evaluation, export and serving know one thing
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
 from recommender.catalogue import Catalogue
-from recommender.config import Config
+from recommender.config import HEADS, Config
 from recommender.contract import Limits
 from recommender.errors import RunError, shown
-from recommender.models.baselines import ItemKNN, Popularity
-from recommender.models.deep import Deep
+from recommender.models.baselines import READERS, OneTable, Popularity
+from recommender.models.cold import likeness, place_in_vectors
+from recommender.models.deep import Deep, heads_of, other_names
 from recommender.models.encoder import Encoder
 from recommender.models.graph import Graph
-from recommender.models.signals import (
-    ItemToItem,
-    Neighbours,
-    Trend,
-    TrendTable,
-    fit_neighbours,
-    fit_popularity,
-    fit_trend,
-)
+from recommender.models.mixer import Mixer
+from recommender.models.signals import Tables, fit_tables
 from recommender.users import Users
 
-FAMILIES = ("deep", "item-knn", "popularity")
+FAMILIES = ("deep", "ease", "item-knn", "content", "popularity")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,9 +40,11 @@ class Blueprint:
     family: str
     config: Config
     catalogue: Catalogue
+    content: sp.csr_array  # [N, F] float32 by index, unit rows
     user_sizes: tuple[int, ...]  # indexes per user column, 0 (unknown) included
     limits: Limits
     clock: int  # unix seconds, see graph.py
+    session_gap: int  # seconds; what lies closer shares a basket
 
     @property
     def items(self) -> int:
@@ -66,19 +63,53 @@ class Blueprint:
             max_length=self.limits.history,
         )
 
+    def mixer(self) -> Mixer:
+        signals = self.config.signals
+        return Mixer(
+            heads_of(signals),
+            len(other_names(signals, len(self.user_sizes))),
+            signals.use,
+            self.config.mixer,
+        )
 
-def fit_scorer(blueprint: Blueprint, users: Users, encoder: Encoder | None = None) -> nn.Module:
-    """The family's scorer, its tables counted from `users`; deep brings its trained `encoder`."""
-    family, signals = blueprint.family, blueprint.config.signals
-    popularity = torch.from_numpy(fit_popularity(users, blueprint.items))
+    def tables(self, users: Users, use: tuple[str, ...] | None = None) -> Tables:
+        signals = self.config.signals
+        return Tables(
+            fit_tables(
+                users,
+                self.content,
+                replace(signals, use=signals.use if use is None else use),
+                session_gap=self.session_gap,
+                user_sizes=self.user_sizes,
+            )
+        )
+
+    def deep(self, users: Users, encoder: Encoder | None, mixer: Mixer) -> Deep:
+        """The deep scorer of what `users` did; `encoder` is trained on them."""
+        table, bias = self.vectors(users, encoder)
+        return Deep(encoder, table, bias, self.tables(users), mixer)
+
+    def vectors(self, users: Users, encoder: Encoder | None) -> tuple[Tensor, Tensor]:
+        """[N, d] and [N]: the encoder's items, untouched ones in the place of their like."""
+        if encoder is None:
+            return torch.zeros(self.items, 1), torch.zeros(self.items)
+        like = likeness(self.content, np.bincount(users.items, minlength=self.items) > 0)
+        placed = (
+            place_in_vectors(found.detach().numpy(), like)
+            for found in (encoder.item_table(), encoder.bias)
+        )
+        table, bias = (torch.from_numpy(array) for array in placed)
+        return table, bias
+
+
+def fit_scorer(blueprint: Blueprint, users: Users) -> nn.Module:
+    """The scorer of a family that is counted, not trained: any but deep."""
+    family = blueprint.family
     if family == "popularity":
-        return Popularity(popularity)
-    similar = ItemToItem(fit_neighbours(users, blueprint.items, signals), signals.decay)
-    if family == "item-knn":
-        return ItemKNN(similar, popularity)
-    assert encoder is not None
-    trend = TrendTable(fit_trend(users, blueprint.items, signals))
-    return Deep(encoder, similar, trend, popularity)
+        return Popularity(blueprint.tables(users, use=()).popularity)
+    source, decay = READERS[family]
+    head = next(name for name, head in HEADS.items() if head.source == source)
+    return OneTable(blueprint.tables(users, use=(head,)), source, decay)
 
 
 def load_graph(blueprint: Blueprint, state: Mapping[str, Tensor]) -> Graph:
@@ -101,21 +132,17 @@ def load_graph(blueprint: Blueprint, state: Mapping[str, Tensor]) -> Graph:
 
 def _empty_scorer(blueprint: Blueprint, state: Mapping[str, Tensor]) -> nn.Module:
     """The scorer in the shapes of `state`; load_state_dict fills in the values."""
-    popularity = torch.zeros(blueprint.items)
     if blueprint.family == "popularity":
-        return Popularity(popularity)
-    similar = ItemToItem(
-        Neighbours(
-            item=np.zeros(state["scorer.similar.item"].shape, np.int64),
-            similarity=np.zeros(state["scorer.similar.similarity"].shape, np.float32),
-        ),
-        blueprint.config.signals.decay,
+        return Popularity(torch.zeros(blueprint.items))
+    prefix = "scorer.tables."
+    tables = Tables(
+        {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
     )
-    if blueprint.family == "item-knn":
-        return ItemKNN(similar, popularity)
-    bins = np.zeros(state["scorer.trend.score"].shape, np.float32)
-    trend = TrendTable(Trend(score=bins, start=0, step=1))
-    return Deep(blueprint.encoder(), similar, trend, popularity)
+    if blueprint.family in READERS:
+        return OneTable(tables, *READERS[blueprint.family])
+    encoder = blueprint.encoder() if "encoder" in blueprint.config.signals.use else None
+    table, bias = (torch.zeros_like(state[f"scorer.{name}"]) for name in ("table", "bias"))
+    return Deep(encoder, table, bias, tables, blueprint.mixer())
 
 
 def _category_shares(catalogue: Catalogue) -> Tensor:

@@ -1,13 +1,13 @@
-"""Signals beside the encoder: item-to-item neighbours, trend, popularity.
+"""Signals: tables counted from histories, and how each says its word about every item.
 
-`fit_*` count them from histories (numpy and scipy); the modules add them to scores
-inside the graph. Memory: neighbours are [N, M], the trend [bins, N]; no dense
-item-item matrix is ever made.
+`fit_tables` counts; `Tables` holds the result as buffers, so that a state_dict carries it,
+and answers inside the graph. What is learned lies elsewhere (mixer.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,126 +15,127 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recommender.config import SignalConfig
-from recommender.contract import Array
+from recommender.config import HEADS, SOURCES, SignalConfig
+from recommender.data.content import similar_by_content
+from recommender.models.cold import likeness, place_in_table
+from recommender.models.itemtoitem import (
+    Neighbours,
+    fit_basket,
+    fit_ease,
+    fit_following,
+    fit_similar,
+)
+from recommender.models.trends import (
+    DAY,
+    fit_affinity,
+    fit_first_seen,
+    fit_popularity,
+    fit_trend,
+)
 from recommender.users import Users
 
-_TREND_CELLS = 64_000_000  # bins x items: 256 MB of float32
-_ROWS = 1024  # items whose neighbours are searched at once
+_CELLS = 1_500_000  # items x neighbours of a table: 18 MB; above, the tables are narrower
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Neighbours:
-    item: Array  # [N, M] int64, most similar first, 0 where fewer
-    similarity: Array  # [N, M] float32, 0 where fewer
+def fit_tables(
+    users: Users,
+    content: sp.csr_array,
+    config: SignalConfig,
+    *,
+    session_gap: int,
+    user_sizes: tuple[int, ...],
+) -> dict[str, Tensor]:
+    """The buffers of `Tables` for the signals in use. `content` is [N, F], unit rows."""
+    items, use = content.shape[0], config.use
+    like = likeness(content, np.bincount(users.items, minlength=items) > 0)
+    config = replace(config, neighbours=min(config.neighbours, max(50, _CELLS // items)))
+    state = {"popularity": torch.from_numpy(fit_popularity(users, items))}
+    for source in SOURCES:
+        if not any(HEADS[head].source == source for head in use if head in HEADS):
+            continue
+        table = _fit_source(source, users, content, config, session_gap)
+        if source != "content":
+            table = place_in_table(table, like)
+        state[f"{source}_item"] = torch.from_numpy(table.item)
+        state[f"{source}_weight"] = torch.from_numpy(table.weight)
+    if "trend" in use:
+        trend = fit_trend(users, items, config)
+        state["trend"] = torch.from_numpy(trend.score)
+        state["trend_start"] = torch.tensor(trend.start)
+        state["trend_step"] = torch.tensor(trend.step)
+    if "age" in use:
+        state["first_seen"] = torch.from_numpy(fit_first_seen(users, items))
+    if "affinity" in use:
+        for column, size in enumerate(user_sizes):
+            state[f"affinity_{column}"] = torch.from_numpy(fit_affinity(users, items, column, size))
+    return state
 
 
-def fit_neighbours(users: Users, items: int, config: SignalConfig) -> Neighbours:
-    """The M items most often in the same histories, by shrunk cosine.
-
-    similarity(i, j) = n_ij / (sqrt(n_i n_j) + shrink), of users with both (item-kNN as in
-    Deshpande & Karypis, TOIS 2004). `items` counts padding.
-    """
-    rows = np.repeat(np.arange(len(users)), users.lengths)
-    seen = sp.csr_array(
-        (np.ones(len(rows), np.float32), (rows, users.items)), shape=(len(users), items)
-    )
-    seen.sum_duplicates()
-    seen.data[:] = 1.0
-    count = np.asarray(seen.sum(axis=0)).ravel()
-    by_item = seen.T.tocsr()
-
-    width = min(config.neighbours, max(1, items - 1))
-    found = Neighbours(
-        item=np.zeros((items, width), np.int64), similarity=np.zeros((items, width), np.float32)
-    )
-    for start in range(0, items, _ROWS):
-        block = (by_item[start : start + _ROWS] @ seen).tocsr()
-        for row in range(block.shape[0]):
-            part = slice(block.indptr[row], block.indptr[row + 1])
-            other, both, item = block.indices[part], block.data[part], start + row
-            similarity = both / (np.sqrt(count[item] * count[other]) + config.shrink)
-            similarity[other == item] = 0.0
-            best = np.lexsort((other, -similarity))[:width]  # ties by index: the same every time
-            best = best[similarity[best] > 0]
-            found.item[item, : len(best)] = other[best]
-            found.similarity[item, : len(best)] = similarity[best]
-    return found
+def _fit_source(
+    source: str, users: Users, content: sp.csr_array, config: SignalConfig, gap: int
+) -> Neighbours:
+    items = content.shape[0]
+    if source == "ease":
+        return fit_ease(users, items, config, recent=False)
+    if source == "ease_recent":
+        return fit_ease(users, items, config, recent=True)
+    if source == "basket":
+        return fit_basket(users, items, config, gap)
+    if source == "following":
+        return fit_following(users, items, config, gap)
+    if source == "similar":
+        return fit_similar(users, items, config)
+    item, weight = similar_by_content(content, most=min(config.neighbours, items - 1))
+    return Neighbours(item=item, weight=weight)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Trend:
-    score: Array  # [bins, N] float32: log of decayed counts up to each bin's start, centred
-    start: int  # unix seconds of bin 0
-    step: int  # seconds per bin
+class Tables(nn.Module):
+    """`state` is that of `fit_tables`, or of a state_dict to be loaded."""
 
-
-def fit_trend(users: Users, items: int, config: SignalConfig) -> Trend:
-    """Popularity as it stood at each of `trend_bins` moments, halving every half-life.
-
-    A request reads the last moment not after it, so an offline query never sees what came later.
-    """
-    start, end = int(users.times.min()), int(users.times.max()) + 1
-    bins = max(1, min(config.trend_bins, _TREND_CELLS // items))
-    step = max(1, -(-(end - start) // bins))
-    half_life = config.half_life_days * 86400.0
-
-    # Row b holds events of bins before b; the last row (a request after all data) holds them all.
-    bins = (end - start) // step + 2
-    event_bin = (users.times - start) // step + 1
-    age = (start + event_bin * step - users.times) / half_life
-    counts = np.zeros((bins, items), np.float32)
-    np.add.at(counts, (event_bin, users.items), np.exp2(-age).astype(np.float32))
-    fade = np.float32(2.0 ** (-step / half_life))
-    for b in range(1, bins):
-        counts[b] += counts[b - 1] * fade
-    score = np.log(counts + np.float32(0.5))
-    score -= score[:, 1:].mean(axis=1, keepdims=True)
-    return Trend(score=score.astype(np.float32), start=start, step=step)
-
-
-def fit_popularity(users: Users, items: int) -> Array:
-    """[N] float32: log of total counts, centred."""
-    score: Array = np.log(np.bincount(users.items, minlength=items) + 0.5)
-    centred: Array = (score - score[1:].mean()).astype(np.float32)
-    return centred
-
-
-class ItemToItem(nn.Module):
-    """Adds the neighbours of every event of the history, newer events more, to the scores."""
-
-    def __init__(self, neighbours: Neighbours, decay: float) -> None:
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.decay = decay
-        self.register_buffer("item", torch.from_numpy(neighbours.item))
-        self.register_buffer("similarity", torch.from_numpy(neighbours.similarity))
-        self.item: Tensor
-        self.similarity: Tensor
+        for name, value in state.items():
+            self.register_buffer(name, value)
+        self.sources = tuple(s for s in SOURCES if f"{s}_item" in state)
+        self.affinities = sum(name.startswith("affinity_") for name in state)
+        self.trend: Tensor
+        self.trend_start: Tensor
+        self.trend_step: Tensor
+        self.popularity: Tensor
+        self.first_seen: Tensor
 
-    def forward(self, scores_BN: Tensor, history_BL: Tensor, strength_BL: Tensor) -> Tensor:
-        """In place (scatter_add_): a copy of [B, N] would cost more than the sum."""
-        length = history_BL.shape[1]
-        steps_L = torch.arange(length, device=history_BL.device) - (length - 1)
-        strength_BL = strength_BL * (steps_L * self.decay).exp()
-        item_BJ = F.embedding(history_BL, self.item).flatten(1)
-        similarity_BLM = F.embedding(history_BL, self.similarity)
-        added_BJ = (similarity_BLM * strength_BL[:, :, None]).flatten(1)
-        return scores_BN.scatter_add_(1, item_BJ, added_BJ)
+    def say(
+        self, source: str, history_BL: Tensor, strength_BL: Tensor, width: int | None = None
+    ) -> Tensor:
+        """[B, N]: what the events of the history, as strong as given, say about every item."""
+        item_NM, weight_NM = getattr(self, f"{source}_item"), getattr(self, f"{source}_weight")
+        if width is not None:
+            item_NM, weight_NM = item_NM[:, :width], weight_NM[:, :width]
+        item_BJ = F.embedding(history_BL, item_NM).flatten(1)
+        said_BLM = F.embedding(history_BL, weight_NM) * strength_BL[:, :, None]
+        none_BN = torch.zeros(
+            history_BL.shape[0], item_NM.shape[0], device=history_BL.device, dtype=said_BLM.dtype
+        )
+        return none_BN.scatter_add_(1, item_BJ, said_BLM.flatten(1))
 
+    def trends(self, request_time_B1: Tensor) -> list[Tensor]:
+        """[B, N] for each half-life."""
+        since_B = request_time_B1[:, 0] - self.trend_start
+        bins_B = torch.div(since_B, self.trend_step, rounding_mode="floor")
+        bins_B = bins_B.clamp(0, self.trend.shape[1] - 1)
+        return [F.embedding(bins_B, table).float() for table in self.trend.unbind(0)]
 
-class TrendTable(nn.Module):
-    """[B, N] trend at the request's time."""
+    def age(self, request_time_B1: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, N] twice: log of days since the item was first seen, about -1 to 1; 1 if not yet."""
+        since_BN = (request_time_B1 - self.first_seen).clamp(0, 2**31).to(torch.float32)
+        return (1.0 + since_BN / DAY).log2() / 4.0 - 1.0, (since_BN <= 0).to(torch.float32)
 
-    def __init__(self, trend: Trend) -> None:
-        super().__init__()
-        # Buffers, so that a state_dict carries them.
-        self.register_buffer("start", torch.tensor(trend.start))
-        self.register_buffer("step", torch.tensor(trend.step))
-        self.register_buffer("score", torch.from_numpy(trend.score))
-        self.start: Tensor
-        self.step: Tensor
-        self.score: Tensor
-
-    def forward(self, request_time_B1: Tensor) -> Tensor:
-        bins_B = torch.div(request_time_B1[:, 0] - self.start, self.step, rounding_mode="floor")
-        return F.embedding(bins_B.clamp(0, self.score.shape[0] - 1), self.score)
+    def affinity(self, features_BU: Tensor) -> list[Tensor]:
+        """[B, N] for each user column."""
+        found = []
+        for column in range(self.affinities):
+            table = getattr(self, f"affinity_{column}")
+            index_B = features_BU[:, column]
+            index_B = torch.where((index_B > 0) & (index_B < table.shape[0]), index_B, 0)
+            found.append(F.embedding(index_B, table))
+        return found

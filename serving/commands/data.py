@@ -1,13 +1,40 @@
-"""`recserve data ...`: bring, make and check data folders."""
+"""`recserve init` and `recserve data ...`: begin, bring, make and check data folders."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from recommender.errors import BadInput, shown
+
 Out = Annotated[Path, typer.Option(help="The new data folder.", show_default=False)]
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The new data folder.")],
+) -> None:
+    """Write a small data folder, with every choice explained, to put your own data in place of.
+
+    Example: recserve init data/mine
+    """
+    from recommender.data.config import FILE
+    from recommender.data.sample import write_sample
+
+    write_sample(folder)
+    quoted, name = shlex.quote(str(folder)), shlex.quote(folder.resolve().name)
+    typer.echo(
+        f"{folder} holds a small shop: interactions.csv, items.csv, users.csv, and {FILE},\n"
+        "which explains the files and every choice. Next:\n\n"
+        f"recserve data check {quoted}\n"
+        f"recserve train {quoted} --out runs/{name} --preset quick\n"
+        f"recserve export runs/{name} --repository releases/{name}\n"
+        f"recserve serve --repository releases/{name}\n\n"
+        "Then put your own files in place of the CSV files and begin again with `data check`."
+    )
+
 
 data = typer.Typer(help="Bring, make and check data folders.")
 
@@ -41,20 +68,28 @@ def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The data folder to read.")],
     json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file whose data table overrules the guesses.")
+        Path | None, typer.Option(help="TOML file whose data table overrules DIR/recserve.toml.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="data.KEY=VALUE", help="Change one choice; repeatable."),
     ] = None,
 ) -> None:
-    """Read a data folder and report: counts, dropped rows and why, guesses, warnings.
+    """Read a data folder and report: counts, choices, dropped rows and why, guesses, warnings.
 
-    Exit code 1 and one line if the folder cannot be used.
+    Exit code 1 and one line if the folder cannot be used. docs/data.md explains the choices.
 
     Example: recserve data check data/ml-100k
     """
     from recommender.data.config import DataConfig
     from recommender.data.dataset import load
 
-    chosen = DataConfig.read(config) if config is not None else DataConfig()
-    _, report = load(folder, chosen)
+    if other := next((s for s in settings or () if not s.startswith("data.")), None):
+        raise BadInput(
+            f"setting {shown(other)} is not data.key=value",
+            remedy="Write for example --set data.min_rating=4.",
+        )
+    _, report = load(folder, DataConfig.of(folder, config, settings or ()))
     if json:
         from json import dumps
 

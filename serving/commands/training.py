@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from serving.commands.progress import progress_bar
+
 if TYPE_CHECKING:
     from recommender.data.dataset import Dataset
-    from recommender.models.learn import Progress
     from recommender.protocols import Report
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A data folder.")]
@@ -23,6 +23,7 @@ Settings = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")]
 Json = Annotated[bool, typer.Option("--json", help="For a program to read.")]
 Repository = Annotated[Path, typer.Option(help="The model repository.")]
+COMPARED = "deep,item-knn,popularity"
 
 releases = typer.Typer(help="The releases of a model repository.", no_args_is_help=True)
 
@@ -47,8 +48,8 @@ def train(
     recipe = _recipe(preset, config, settings, seed)
     training.check_family(model)
     runs.check_free(out, resume=resume)
-    dataset = _load(folder, config)
-    with _progress() as progress:
+    dataset = _load(folder, config, settings)
+    with progress_bar() as progress:
         run = training.train(
             dataset, out, family=model, config=recipe, resume=resume, progress=progress
         )
@@ -63,18 +64,36 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for report and runs.", show_default=False)],
     protocol: Annotated[str, typer.Option(help="leave-one-out or temporal.")] = "leave-one-out",
     models: Annotated[
-        str, typer.Option(help="Comma-separated; others are compared with the first.")
-    ] = "deep,item-knn,popularity",
+        str | None,
+        typer.Option(
+            help="Comma-separated; others are compared with the first "
+            f"[default: {COMPARED}; with --through: deep].",
+        ),
+    ] = None,
     preset: Preset = "full",
     config: ConfigFile = None,
     settings: Settings = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     resume: Resume = False,
+    through: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Train nothing: judge the answers of a server that serves the run of an earlier "
+            "evaluate. http://HOST:PORT (Bento), grpc://HOST:PORT or triton+http://HOST:PORT.",
+        ),
+    ] = None,
+    repository: Annotated[
+        Path, typer.Option(help="With --through: where that run was exported to.")
+    ] = Path("model_repository"),
     json: Json = False,
 ) -> None:
     """Train on a protocol's rows and report HR, NDCG, recall, precision, F1, MRR and coverage.
 
     Example: recserve evaluate data/ml-100k --protocol leave-one-out --out reports/ml-100k
+
+    The same through a server: recserve evaluate data/ml-100k --out reports/ml-100k --through
+    grpc://127.0.0.1:8001
     """
     from dataclasses import asdict
     from json import dumps
@@ -82,16 +101,62 @@ def evaluate(
     from recommender import protocols
 
     recipe = _recipe(preset, config, settings, seed)
-    with _progress() as progress:
+    dataset = _load(folder, config, settings)
+    if through is not None:
+        _through(dataset, protocol, out, models or "deep", through, repository, json)
+        return
+    with progress_bar() as progress:
         report = protocols.evaluate(
-            _load(folder, config), protocol, out, families=models.split(","), config=recipe,
-            resume=resume, progress=progress,
+            dataset, protocol, out, families=(models or COMPARED).split(","),
+            config=recipe, resume=resume, progress=progress,
         )  # fmt: skip
     if json:
         typer.echo(dumps(asdict(report), indent=2))
     else:
         _print_report(report)
-        typer.echo(f"Written: {out / f'{protocol}.json'}; runs: {out / 'runs'}")
+        page, figures = out / f"{protocol}.html", out / f"{protocol}.json"
+        typer.echo(f"Written: {page}; figures: {figures}; runs: {out / 'runs'}")
+
+
+def _through(
+    dataset: Dataset,
+    protocol: str,
+    out: Path,
+    models: str,
+    address: str,
+    repository: Path,
+    as_json: bool,
+) -> None:
+    from json import dumps
+
+    from recommender.errors import ReleaseError
+    from recommender.through import evaluate_through
+    from serving.through import asker
+
+    with progress_bar() as progress:
+        found = evaluate_through(
+            dataset, protocol, out, families=models.split(","),
+            ask=asker(address, repository, progress), progress=progress,
+        )  # fmt: skip
+    if as_json:
+        typer.echo(dumps(found.to_json(), indent=2))
+    else:
+        _print_report(found.report)
+        for family, same in found.agreement.items():
+            typer.echo(
+                f"{family} through {address}: {same.same_lists:,} of {same.queries:,} lists are "
+                f"those of the graph in process, scores within "
+                f"{same.largest_score_difference:.1e}, figures within "
+                f"{same.largest_figure_difference:.1e}"
+            )
+        typer.echo(f"Written: {out / f'{protocol}-through.json'}")
+    if wrong := [family for family, same in found.agreement.items() if not same.holds]:
+        raise ReleaseError(
+            f"what {address} answers for {wrong[0]} is not what its run answers: the figures "
+            f"differ by up to {found.agreement[wrong[0]].largest_figure_difference:.4f}",
+            remedy=f"Export {out / 'runs' / f'{protocol}-{wrong[0]}'} again and serve that release "
+            f"from {repository}.",
+        )
 
 
 def export(
@@ -107,7 +172,7 @@ def export(
     from recommender.release import read_index, read_release
 
     loaded = runs.read(run)
-    with _progress() as progress:
+    with progress_bar() as progress:
         progress("export", 0, 1)
         version = publish(loaded, repository)
     release = read_release(repository, version, verify=False)  # parity and checksums are fresh
@@ -195,32 +260,15 @@ def _recipe(preset: str, file: Path | None, settings: list[str] | None, seed: in
     return read(preset, file, chosen)
 
 
-def _load(folder: Path, config: Path | None) -> Dataset:
+def _load(folder: Path, config: Path | None, settings: list[str] | None) -> Dataset:
     """The data set; what cleaning dropped goes to stderr."""
     from recommender.data.config import DataConfig
     from recommender.data.dataset import load
 
-    dataset, report = load(folder, DataConfig.read(config) if config else None)
+    dataset, report = load(folder, DataConfig.of(folder, config, settings or ()))
     for line in report.warnings:
         typer.echo(f"{folder}: {line}", err=True)
     return dataset
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A progress bar on stderr, silent when stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("load", total=None)
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
-        yield show
 
 
 def _print_report(report: Report) -> None:

@@ -1,0 +1,159 @@
+"""Train the mixer on questions whose answers nothing it mixes has seen.
+
+Two kinds, so that one set of weights answers both: what this user did next (signals and
+encoder fitted without the newest events), and what everybody wanted after a moment
+(signals and encoder fitted on what came before it). Softmax cross-entropy over the
+catalogue minus what is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recommender.config import MixerConfig
+from recommender.contract import Array, Limits, inputs
+from recommender.data.split import Query, requests
+from recommender.features import tensors
+from recommender.models.deep import Deep
+from recommender.models.learn import Progress, silent
+from recommender.models.mixer import Mixer
+from recommender.models.scorer import UserInputs
+from recommender.users import Users
+
+_HISTORY_RATE = 3.0  # times the learning rate: decays and bucket weights start far from home
+_CUT_SAY = 1.0  # what all questions after a cut weigh, beside all next-item ones
+_GROUP = 8  # batches among which like lengths are put together
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class View:
+    """A scorer as it was at some moment, and what was asked then."""
+
+    scorer: Deep
+    queries: Sequence[Query]
+    users: Users
+    weight: Array  # [Q] of each query in the loss
+    visits: int = 1  # times that each query is asked in an epoch
+
+    def part(self, rows: Array) -> View:
+        """The same of some queries: `rows` is [Q] bool."""
+        return View(
+            scorer=self.scorer,
+            queries=[query for query, kept in zip(self.queries, rows, strict=True) if kept],
+            users=self.users,
+            weight=self.weight[rows],
+            visits=self.visits,
+        )
+
+
+def next_item_view(scorer: Deep, queries: Sequence[Query], users: Users) -> View:
+    return View(scorer=scorer, queries=queries, users=users, weight=np.ones(len(queries)))
+
+
+def cut_views(found: Sequence[tuple[Deep, Sequence[Query], Users]], next_items: int) -> list[View]:
+    """Queries of windows weigh by the root of their targets, and all of them together as much as
+    `next_items` queries of one target."""
+    say = [np.array([min(3.0, len(q.targets) ** 0.5 / 3.0) for q in qs]) for _, qs, _ in found]
+    total, count = sum(float(s.sum()) for s in say), sum(len(s) for s in say)
+    visits = max(1, min(3, round(next_items / max(1, 2 * count))))
+    scale = _CUT_SAY * next_items / max(1e-9, total * visits)
+    return [
+        View(scorer=scorer, queries=queries, users=users, weight=s * scale, visits=visits)
+        for (scorer, queries, users), s in zip(found, say, strict=True)
+        if len(queries)
+    ]
+
+
+def fit_mixer(
+    mixer: Mixer,
+    views: Sequence[View],
+    limits: Limits,
+    config: MixerConfig,
+    *,
+    seed: int,
+    progress: Progress = silent,
+) -> None:
+    """Train `mixer`, which every view's scorer shares, in place. Deterministic for `seed`."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    history = [mixer.decay, mixer.by_time, mixer.by_steps, mixer.by_weight]
+    of_history = {id(p) for p in history}
+    others = [p for p in mixer.parameters() if id(p) not in of_history]
+    rates = (config.learning_rate, config.learning_rate * _HISTORY_RATE)
+    optimizer = torch.optim.AdamW(
+        [{"params": others, "lr": rates[0]}, {"params": history, "lr": rates[1]}],
+        weight_decay=config.weight_decay,
+    )
+    asked = [_asked(view, limits) for view in views]
+    epochs = [list(_batches(views, config.batch, rng)) for _ in range(config.epochs)]
+    steps, done = sum(len(e) for e in epochs), 0
+    mixer.train()
+    for epoch in epochs:
+        for which, rows in epoch:
+            loss = _loss(views[which], asked[which], rows, limits)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(mixer.parameters(), 5.0)
+            optimizer.step()
+            done += 1
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * (1.0 - done / steps)
+            progress("mixer", done, steps)
+    mixer.eval()
+
+
+@torch.no_grad()
+def _asked(view: View, limits: Limits) -> Tensor | None:
+    """[Q, d] query vectors of the frozen encoder."""
+    if view.scorer.encoder is None:
+        return None
+    order = np.argsort([len(q.history) for q in view.queries], kind="stable")
+    vectors = torch.zeros(len(order), view.scorer.table.shape[1])
+    for at in range(0, len(order), limits.max_batch_size):
+        rows = order[at : at + limits.max_batch_size].tolist()
+        vectors[rows] = view.scorer.query(_inputs(view, rows, limits)[0])
+    return vectors
+
+
+def _inputs(view: View, rows: Sequence[int], limits: Limits) -> tuple[UserInputs, Tensor]:
+    """The batch, and its seen items [B, E]."""
+    asked = requests([view.queries[row] for row in rows], view.users)
+    arrays = tensors(asked, limits)
+    found = [torch.from_numpy(arrays[tensor.name]) for tensor in inputs(limits)]
+    return UserInputs(*found[:5]), found[5]
+
+
+def _batches(
+    views: Sequence[View], batch: int, rng: np.random.Generator
+) -> Iterator[tuple[int, list[int]]]:
+    """One epoch: like lengths together, or padding would be half the work."""
+    found: list[tuple[int, list[int]]] = []
+    for which, view in enumerate(views):
+        lengths = np.array([len(q.history) for q in view.queries])
+        order = np.concatenate([rng.permutation(len(lengths)) for _ in range(view.visits)])
+        for at in range(0, len(order), batch * _GROUP):
+            group = order[at : at + batch * _GROUP]
+            group = group[np.argsort(lengths[group], kind="stable")]
+            found += [(which, rows.tolist()) for rows in np.split(
+                group, range(batch, len(group), batch))]  # fmt: skip
+    for position in rng.permutation(len(found)):
+        yield found[position]
+
+
+def _loss(view: View, asked: Tensor | None, rows: list[int], limits: Limits) -> Tensor:
+    user, seen_BE = _inputs(view, rows, limits)
+    scores_BN = view.scorer.mix(user, None if asked is None else asked[rows])
+    never = torch.full_like(seen_BE, -1e9, dtype=scores_BN.dtype)
+    chances_BN = scores_BN.scatter(1, seen_BE, never).log_softmax(dim=1)
+    targets = [view.queries[row].targets for row in rows]
+    row = torch.from_numpy(np.repeat(np.arange(len(rows)), [len(t) for t in targets]))
+    share = torch.from_numpy(
+        np.repeat(view.weight[rows] / [len(t) for t in targets], [len(t) for t in targets])
+    ).float()
+    wanted = chances_BN[row, torch.from_numpy(np.concatenate(targets))]
+    return -(wanted * share).sum() / len(rows)

@@ -1,0 +1,132 @@
+"""The mixer: what is learned on queries whose targets no signal has seen.
+
+    history ──> strength of each event per source ──> tables ──> signals [B, S, N]
+    context ──> a weight per signal               ──> weighted sum  ─┐
+    signals, context ──> a small network per item ──> interactions ──┴─> score [B, N]
+
+Context is who asks and when: no history, its length, the time since the last event, how
+much came at once. Knows tables by their names only, so that one mixer learns from tables
+of several moments.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recommender.config import HEADS, MixerConfig
+from recommender.models.scorer import UserInputs
+from recommender.models.signals import Tables
+
+_TIME_BUCKETS = 30  # powers of two of seconds
+_STEP_BUCKETS = 12  # powers of two of steps
+CONTEXT = 7
+_HOUR = 3600
+
+
+class Mixer(nn.Module):
+    """`heads` are readings of the history (names of config.HEADS), `others` counts the further
+    signals; `use` names all that are in use."""
+
+    def __init__(
+        self, heads: tuple[str, ...], others: int, use: tuple[str, ...], config: MixerConfig
+    ) -> None:
+        super().__init__()
+        self.heads, self.use = heads, use
+        self.reach, self.width = config.reach, config.width
+        decay = torch.tensor([HEADS[head].decay for head in heads])
+        self.decay = nn.Parameter(decay.expm1().log())  # softplus gives it back
+        self.by_time = nn.Parameter(torch.zeros(len(heads), _TIME_BUCKETS))
+        self.by_steps = nn.Parameter(torch.zeros(len(heads), _STEP_BUCKETS))
+        self.by_weight = nn.Parameter(torch.zeros(len(heads)))
+        signals = len(heads) + others
+        self.weight = nn.Parameter(torch.full((signals,), 0.1))
+        self.asks = nn.Linear(CONTEXT, config.hidden)
+        self.gate = nn.Linear(config.hidden, signals)
+        self.first = nn.Linear(signals + CONTEXT, config.hidden)
+        self.second = nn.Linear(config.hidden, 1)
+        for zero in (self.gate.weight, self.gate.bias, self.second.weight, self.second.bias):
+            nn.init.zeros_(zero)
+
+    def forward(self, user: UserInputs, tables: Tables, others: list[Tensor]) -> Tensor:
+        """[B, N]; `others` are the signals beside the heads, [B, N] each."""
+        signals_BSN = torch.stack([*self.said(user, tables), *others], dim=1)
+        context_BC = context(user)
+        weight_BS = self.weight + self.gate(self.asks(context_BC).tanh())
+        linear_BN = (weight_BS[:, None, :] @ signals_BSN)[:, 0]
+
+        of_signals, of_context = self.first.weight[:, :-CONTEXT], self.first.weight[:, -CONTEXT:]
+        asked_BH = F.linear(context_BC, of_context, self.first.bias)
+        hidden_BHN = (of_signals @ signals_BSN + asked_BH[:, :, None]).relu()
+        mixed_BN: Tensor = linear_BN + (self.second.weight @ hidden_BHN)[:, 0]
+        return mixed_BN
+
+    def said(self, user: UserInputs, tables: Tables) -> list[Tensor]:
+        """Each head's word about every item, in standard deviations over the catalogue."""
+        found = []
+        for which, head in enumerate(self.heads):
+            spec = HEADS[head]
+            history_BL, time_BL, weight_BL = user.history_BL, user.time_BL, user.weight_BL
+            if not spec.long:  # pad first: a slice may not be longer than what it cuts
+                history_BL, time_BL, weight_BL = (
+                    F.pad(t, (self.reach, 0))[:, -self.reach :]
+                    for t in (history_BL, time_BL, weight_BL)
+                )
+            strength_BL = self._strength(which, history_BL, time_BL, weight_BL, user)
+            width = self.width if spec.long else None
+            found.append(_standardised(tables.say(spec.source, history_BL, strength_BL, width)))
+        return found
+
+    def _strength(
+        self, which: int, history_BL: Tensor, time_BL: Tensor, weight_BL: Tensor, user: UserInputs
+    ) -> Tensor:
+        """How much each event counts: by its steps and seconds back, and by its own weight."""
+        length = history_BL.shape[1]
+        steps_L = length - 1 - torch.arange(length, device=history_BL.device)
+        steps_L = steps_L.to(torch.float32)
+        by_steps_L = self.by_steps[which][_bucket(steps_L, _STEP_BUCKETS)]
+        since_BL = (user.request_time_B1 - time_BL).clamp(0, 2**31 - 1)
+        by_time_BL = F.embedding(
+            _bucket(since_BL.to(torch.float32), _TIME_BUCKETS), self.by_time[which][:, None]
+        )[:, :, 0]
+        fade_L = by_steps_L - F.softplus(self.decay[which]) * steps_L
+        strength_BL = (fade_L + by_time_BL).exp() * (1.0 + self.by_weight[which] * weight_BL)
+        return torch.where(history_BL > 0, strength_BL, 0.0)
+
+
+def context(user: UserInputs) -> Tensor:
+    """[B, CONTEXT], each about 0 to 1."""
+    here_BL = user.history_BL > 0
+    last_B1 = user.time_BL[:, -1:]
+    some_B = here_BL[:, -1].to(torch.float32)
+    count_B = here_BL.to(torch.float32).sum(dim=1)
+    gap_B = (user.request_time_B1 - last_B1)[:, 0].clamp(0, 2**31 - 1).to(torch.float32) * some_B
+    page_B = (here_BL & (user.time_BL == last_B1)).to(torch.float32).sum(dim=1)
+    hour_B = (here_BL & (user.time_BL >= last_B1 - _HOUR)).to(torch.float32).sum(dim=1)
+    return torch.stack(
+        [
+            1.0 - some_B,
+            count_B.log1p() / 5.0,
+            gap_B.log1p() / 15.0,
+            page_B.log1p() / 3.0,
+            hour_B.log1p() / 4.0,
+            hour_B / count_B.clamp(min=1.0),
+            (gap_B > _HOUR).to(torch.float32),
+        ],
+        dim=1,
+    )
+
+
+def _bucket(value: Tensor, buckets: int) -> Tensor:
+    """By powers of two. The offset puts the borders between integers, where no backend's
+    logarithm can round a value to the other side."""
+    return ((value + 1.0).log2() + 0.37).to(torch.int64).clamp(0, buckets - 1)
+
+
+def _standardised(said_BN: Tensor) -> Tensor:
+    centred_BN = said_BN - said_BN.mean(dim=1, keepdim=True)
+    # Clamped, not added to: a head that says nothing stays at 0, with a finite gradient, and
+    # ONNX Runtime does not take this for a normalisation layer, which it would fuse to NaN.
+    spread_B1 = centred_BN.square().mean(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
+    return centred_BN / spread_B1

@@ -1,0 +1,78 @@
+"""What is wanted now: popularity as it stood at any moment, item age, and taste by user feature.
+
+Counted from histories; whatever happens at a moment never counts for a request of
+that moment or before. Memory: [half-lives, bins, N] float16, at most `_CELLS` of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recommender.config import SignalConfig
+from recommender.contract import Array
+from recommender.users import Users
+
+DAY = 86_400.0
+NEVER_SEEN = 2**40  # unix seconds: an item that nobody has touched
+_CELLS = 16_000_000
+_SMOOTH = 200.0  # events of a group of users before its taste counts half
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trend:
+    score: Array  # [H, bins, N] float16: log of decayed counts up to each bin's start, centred
+    start: int  # unix seconds of bin 0
+    step: int  # seconds per bin
+
+
+def fit_trend(users: Users, items: int, config: SignalConfig) -> Trend:
+    """Popularity at each of `trend_bins` moments, halving every half-life; the last of the H is
+    plain counts. A request reads the last moment not after it."""
+    half_lives = [*config.half_life_days, np.inf]
+    times, item = users.times[users.targets], users.items[users.targets]
+    start, end = int(times.min()), int(times.max()) + 1
+    bins = max(1, min(config.trend_bins, _CELLS // (items * len(half_lives))))
+    step = max(1, -(-(end - start) // bins))
+
+    # Row b holds events of bins before b; the last row (a request after all data) holds them all.
+    bins = (end - start) // step + 2
+    event_bin = (times - start) // step + 1
+    score = np.zeros((len(half_lives), bins, items), np.float16)
+    for which, half_life in enumerate(half_lives):
+        age = (start + event_bin * step - times) / (half_life * DAY)
+        counts = np.zeros((bins, items), np.float32)
+        np.add.at(counts, (event_bin, item), np.exp2(-age).astype(np.float32))
+        fade = np.float32(2.0 ** (-step / (half_life * DAY)))
+        for b in range(1, bins):
+            counts[b] += counts[b - 1] * fade
+        logs = np.log(counts + np.float32(0.5))
+        score[which] = logs - logs[:, 1:].mean(axis=1, keepdims=True)
+    return Trend(score=score, start=start, step=step)
+
+
+def fit_popularity(users: Users, items: int) -> Array:
+    """[N] float32: log of total counts, centred."""
+    score: Array = np.log(np.bincount(users.items[users.targets], minlength=items) + 0.5)
+    centred: Array = (score - score[1:].mean()).astype(np.float32)
+    return centred
+
+
+def fit_first_seen(users: Users, items: int) -> Array:
+    """[N] int64: unix seconds of each item's first event, NEVER_SEEN without one."""
+    first = np.full(items, NEVER_SEEN)
+    np.minimum.at(first, users.items, users.times)
+    return first
+
+
+def fit_affinity(users: Users, items: int, column: int, size: int) -> Array:
+    """[size, N] float32: log of P(item | user's value) / P(item), smoothed; 0 for unknown (0)."""
+    rows = np.repeat(np.arange(len(users)), users.lengths)[users.targets]
+    counts = np.zeros((size, items), np.float32)
+    np.add.at(counts, (users.features[rows, column], users.items[users.targets]), 1.0)
+    share = (counts.sum(axis=0) + 0.5) / (counts.sum() + 0.5 * items)
+    of_group = (counts + _SMOOTH * share) / (counts.sum(axis=1, keepdims=True) + _SMOOTH)
+    affinity: Array = np.log(of_group / share).astype(np.float32)
+    affinity[0] = 0.0
+    return affinity

@@ -1,0 +1,196 @@
+"""Numbers -> inline SVG that needs no script: lines by cut-off or epoch, intervals by row.
+
+Charts are drawn 360 units wide, so that their text stays readable on a phone. Colours are
+the page's (`.s0`, `.s1`, ... in page.css); a mark of another shape for each series says the
+same without colour, and every mark carries its value as a tooltip.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from recommender.report.markup import Node, e
+
+WIDTH, SIDE, VALUE = 360, 6, 48  # units: of a chart, of its margins, of the values at the right
+TOP, BOTTOM, LEFT, HEIGHT = 12, 34, 38, 230  # of a line chart
+LABEL, LINE, GAP = 15, 13, 9  # heights in an interval chart: a row's label, a series, between rows
+BESIDE, LETTERS = 112, 18  # room for a label beside its mark, and what fits into it
+COLOURS = 8  # of page.css
+
+_Scale = Callable[[float], float]  # a value -> its place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    mean: float
+    low: float
+    high: float
+
+    def text(self, sign: str = "") -> str:
+        return f"{self.mean:{sign}.4f}, 95% interval {self.low:{sign}.4f} to {self.high:{sign}.4f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One family. None where it has no value."""
+
+    name: str
+    points: Sequence[Point | None]
+    colour: int = 0
+
+
+def lines(
+    title: str,
+    labels: Sequence[str],
+    series: Sequence[Series],
+    *,
+    axis: str,
+    from_zero: bool = True,
+    chosen: int | None = None,
+) -> Node:
+    """Values over the evenly spaced `labels`; `chosen` is marked as the one taken."""
+    known = [p for one in series for p in one.points if p is not None]
+    low = 0.0 if from_zero else min(p.low for p in known)
+    ticks = _ticks(low, max(p.high for p in known), 5)
+    across = (WIDTH - LEFT - 12) / max(1, len(labels) - 1)
+
+    def x(i: int) -> float:
+        return LEFT + i * across
+
+    def y(value: float) -> float:
+        share = (value - ticks[0]) / (ticks[-1] - ticks[0])
+        return HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
+
+    parts = []
+    for tick in ticks:
+        at = y(tick)
+        parts += [
+            e("line", x1=LEFT, x2=WIDTH - SIDE, y1=at, y2=at, class_="grid"),
+            e("text", _number(tick), x=LEFT - 5, y=at + 4, text_anchor="end"),
+        ]
+    every = -(-len(labels) // 8)  # as many labels as fit
+    for i in range(0, len(labels), every):
+        parts.append(e("text", labels[i], x=x(i), y=HEIGHT - BOTTOM + 15, text_anchor="middle"))
+    middle = (LEFT + WIDTH) / 2
+    parts.append(e("text", axis, x=middle, y=HEIGHT - 4, text_anchor="middle", class_="axis"))
+    if chosen is not None:
+        top, bottom = TOP, HEIGHT - BOTTOM
+        parts.append(e("line", x1=x(chosen), x2=x(chosen), y1=top, y2=bottom, class_="zero"))
+    for one in series:
+        parts.append(_line(one, labels, [x(i) for i in range(len(labels))], y))
+    return _svg(title, f"{axis}: {', '.join(labels)}", HEIGHT, parts)
+
+
+def _line(one: Series, labels: Sequence[str], x: Sequence[float], y: _Scale) -> Node:
+    found = [(i, p) for i, p in enumerate(one.points) if p is not None]
+    low = [f"{x[i]:.1f},{y(p.low):.1f}" for i, p in found]
+    high = [f"{x[i]:.1f},{y(p.high):.1f}" for i, p in found]
+    path = " ".join(f"{x[i]:.1f},{y(p.mean):.1f}" for i, p in found)
+    parts: list[Node | None] = [
+        e("polygon", points=" ".join(low + high[::-1]), class_="band") if low != high else None,
+        e("polyline", points=path, class_="line"),
+    ]
+    if len(found) <= 12:
+        parts += [
+            _mark(one.colour, x[i], y(p.mean), f"{one.name}, {labels[i]}: {p.text()}")
+            for i, p in found
+        ]
+    return e("g", *parts, class_=f"s{one.colour % COLOURS}")
+
+
+def intervals(
+    title: str, rows: Sequence[str], series: Sequence[Series], *, difference: bool = False
+) -> Node:
+    """A row per label, in it a mark with its interval per series; a zero line for differences.
+
+    The label stands above its marks, or beside it where no row has more than one.
+    """
+    known = [p for one in series for p in one.points if p is not None]
+    beside = len(known) <= len(rows)
+    low = min(0.0, min(p.low for p in known))
+    ticks = _ticks(low, max(0.0 if difference else low, max(p.high for p in known)), 4)
+    left = BESIDE if beside else SIDE + 6
+
+    def x(value: float) -> float:
+        share = (value - ticks[0]) / (ticks[-1] - ticks[0])
+        return left + share * (WIDTH - VALUE - 6 - left)
+
+    marks: list[Node] = []
+    height = float(SIDE)
+    for row, label in enumerate(rows):
+        cut = label if len(label) <= LETTERS or not beside else f"{label[: LETTERS - 1]}…"
+        marks.append(e("text", cut, x=0 if beside else SIDE, y=height + 11, class_="label"))
+        height += 0 if beside else LABEL
+        for one in series:
+            point = one.points[row]
+            if point is not None:
+                marks.append(_interval(one, label, point, x, height + LINE / 2, difference))
+                height += LINE
+        height += GAP
+    grid: list[Node] = []
+    for tick in ticks:
+        kind = "zero" if difference and abs(tick) < 1e-12 else "grid"
+        grid.append(e("line", x1=x(tick), x2=x(tick), y1=0, y2=height, class_=kind))
+        grid.append(e("text", _number(tick), x=x(tick), y=height + 13, text_anchor="middle"))
+    return _svg(title, "; ".join(rows), height + 18, [*grid, *marks])
+
+
+def _interval(one: Series, label: str, p: Point, x: _Scale, y: float, difference: bool) -> Node:
+    value = f"{p.mean:+.4f}".replace("-", "−") if difference else f"{p.mean:.3f}"
+    tip = ", ".join(name for name in (one.name, label) if name)
+    return e(
+        "g",
+        e("line", x1=x(p.low), x2=x(p.high), y1=y, y2=y, class_="whisker"),
+        _mark(one.colour, x(p.mean), y, f"{tip}: {p.text('+' if difference else '')}"),
+        e("text", value, x=WIDTH, y=y + 4, text_anchor="end"),
+        class_=f"s{one.colour % COLOURS}",
+    )
+
+
+def swatch(colour: int) -> Node:
+    """A series' mark for the legend, beside its name in words."""
+    mark = _mark(colour, 7, 7, None)
+    return e("svg", mark, viewBox="0 0 14 14", class_=f"swatch s{colour % COLOURS}",
+             aria_hidden="true")  # fmt: skip
+
+
+def _mark(colour: int, x: float, y: float, tip: str | None) -> Node:
+    title = e("title", tip) if tip else None
+    match colour % 4:
+        case 0:
+            return e("circle", title, cx=x, cy=y, r=4, class_="mark")
+        case 1:
+            return e("rect", title, x=x - 3.5, y=y - 3.5, width=7, height=7, class_="mark")
+        case 2:
+            corners = (
+                f"{x:.1f},{y - 4.5:.1f} {x - 4.5:.1f},{y + 3.5:.1f} {x + 4.5:.1f},{y + 3.5:.1f}"
+            )
+        case _:
+            corners = (
+                f"{x:.1f},{y - 5:.1f} {x + 5:.1f},{y:.1f} {x:.1f},{y + 5:.1f} {x - 5:.1f},{y:.1f}"
+            )
+    return e("polygon", title, points=corners, class_="mark")
+
+
+def _svg(title: str, description: str, height: float, parts: Sequence[Node]) -> Node:
+    return e("svg", e("title", title), e("desc", description), *parts,
+             viewBox=f"0 0 {WIDTH} {height:.0f}", role="img", aria_label=title)  # fmt: skip
+
+
+def _ticks(low: float, high: float, most: int) -> list[float]:
+    """Round numbers, `most` steps apart at most, from `low` or below to `high` or above."""
+    span = high - low or abs(high) or 1.0
+    magnitude = 10.0 ** math.floor(math.log10(span / most))
+    for factor in (1, 2, 2.5, 5, 10, 20):
+        step = magnitude * factor
+        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+        if last - first <= most:
+            break
+    return [step * i for i in range(first, max(last, first + 1) + 1)]
+
+
+def _number(value: float) -> str:
+    """Without trailing zeros, and with a true minus."""
+    return f"{value:.4f}".rstrip("0").rstrip(".").replace("-", "−") if abs(value) > 1e-9 else "0"
