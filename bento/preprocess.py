@@ -67,7 +67,10 @@ def question(asked: RecommendRequest, release: Release, *, now: int) -> Question
         seen = np.concatenate([items[::-1], seen])  # stored events stay seen
         ignored += unknown
     exclude = selection.exclude
-    if not asked.allow_seen and len(seen):
+    allow_seen = asked.allow_seen
+    if allow_seen is None:
+        allow_seen = bool(release.details.get("repurchase"))
+    if not allow_seen and len(seen):
         exclude = np.concatenate([exclude, seen])
     if len(exclude) > limits.exclude:
         exclude = _distinct(exclude)

@@ -61,7 +61,10 @@ class RecommendRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     offset: Annotated[int, Meta(description="How many of the best to skip.")] = 0
     filter: Filter = Filter()
     context: Context = Context()
-    allow_seen: Annotated[bool, Meta(description="Also items of the history.")] = False
+    allow_seen: Annotated[
+        bool | None,
+        Meta(description="Also items of the history; left out: as the data's repurchase says."),
+    ] = None
     model: Annotated[Id | None, Meta(description="A model of the release.")] = None
     deadline_ms: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_DEADLINE_MS)] | None,

@@ -114,6 +114,7 @@ def _content(
         "models": models,
         "limits": dataclasses.asdict(blueprint.limits),
         "clock": blueprint.clock,
+        "repurchase": blueprint.repurchase,
         "mean_rating": run.mean_rating,
         "user_features": run.user_features.to_json(),
         "data": run.digest,

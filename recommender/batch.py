@@ -39,7 +39,7 @@ class Question:
 
     n: int = 20  # items
     at: int | None = None  # unix seconds; None = each user's last event
-    allow_seen: bool = False  # also items of the history
+    allow_seen: bool | None = None  # also items of the history; None = as the data's repurchase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +166,7 @@ def best(run: Run, user_ids: Sequence[str], question: Question) -> pl.DataFrame:
     Raises RunError where the graph gives a user nothing though items are left.
     """
     end = int(run.users.times.max())
-    asked = [_request(run, user_id, question, end) for user_id in user_ids]
+    asked = [request_of(run, user_id, question, end) for user_id in user_ids]
     item, score = (a[:, : question.n] for a in rank(run.graph, asked, run.blueprint.limits))
     _check_answered(run, user_ids, asked, item)
     user, place = np.nonzero(item)  # index 0 is no item: the answer was shorter
@@ -196,15 +196,17 @@ def _check_answered(
             )
 
 
-def _request(run: Run, user_id: str, question: Question, end: int) -> Request:
+def request_of(run: Run, user_id: str, question: Question, end: int) -> Request:
+    """What the user asks; `end` is the end of the data, the moment of who has no event."""
     row = run.users.row(user_id)
     history = EMPTY if row is None else run.users.history(row)
     last = int(history.times[-1]) if len(history) else end
+    seen = run.blueprint.repurchase if question.allow_seen is None else question.allow_seen
     return Request(
         history=history,
         request_time=last if question.at is None else question.at,
         user_features=None if row is None else run.users.features[row],
-        exclude=EMPTY.items if question.allow_seen else _newest_first(history.items),
+        exclude=EMPTY.items if seen else _newest_first(history.items),
     )
 
 

@@ -47,8 +47,9 @@ HEADS: Mapping[str, Head] = {
     "following": Head(source="following", decay=0.3),
     "similar": Head(source="similar", decay=0.2),
     "content": Head(source="content", decay=0.2),
+    "repeat": Head(source="repeat", decay=0.02, long=True),  # only where repurchase is allowed
 }
-SOURCES = ("ease", "ease_recent", "basket", "following", "similar", "content")
+SOURCES = ("ease", "ease_recent", "basket", "following", "similar", "content", "repeat")
 SIGNALS = ("encoder", *HEADS, "trend", "popularity", "age", "affinity")
 
 
@@ -57,8 +58,8 @@ class SignalConfig:
     use: tuple[str, ...] = SIGNALS  # names of SIGNALS; fewer cost less
     neighbours: int = 256  # M, items kept per item of a table
     shrink: float = 10.0  # added to a cosine's denominator: few co-occurrences count less
-    ridge: float = 500.0  # of EASE
-    ease_items: int = 8000  # the most popular ones: its inverse is dense
+    ridge: float = 5.0  # of EASE, times the mean events of an item: sparse data is trusted sooner
+    ease_items: int = 6000  # the most popular ones: its inverse is dense
     recent_share: float = 0.2  # of the events, within one half-life of ease_recent
     half_life_days: tuple[float, ...] = (0.5, 2.0, 7.0, 30.0, 90.0)  # of the trends
     trend_bins: int = 800  # moments at which trends are tabulated, at most
@@ -75,16 +76,19 @@ class MixerConfig:
     learning_rate: float = 0.01
     weight_decay: float = 1e-3
     held_out: int = 10  # newest events of a user that may be asked for, at most
-    queries: int = 10_000  # next-item queries, at most
+    queries: int = 10_000  # next-item queries, at most; fewer of catalogues above 4,000 items
     cuts: int = 5  # moments at which what comes next is asked of everybody
     cut_epochs: int = 12  # of the encoder at the first cut; a third of them at others
+    ablate: int = 0  # 1: report what each signal pays and costs (the mixer once more for each)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     epochs: int = 40  # at most; early stopping on the held-out part usually ends sooner
     patience: int = 8  # epochs without a better NDCG@10
-    batch: int = 16  # sequences
+    batch: int = 16  # sequences, at least
+    batch_events: int = 1500  # about as many events a batch: short histories come more to one
+    negatives: int = 2048  # items that stand for all others, of catalogues above twice as many
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
     warmup: int = 50  # steps

@@ -4,6 +4,7 @@
     ├── BadInput             400  a request, a flag or a record that breaks the rules
     ├── NotFound             404  a name that does not exist (a model, an item)
     ├── DataError            422  a data folder that cannot be used
+    ├── TrainingError        422  a training that came to nothing: its weights are no numbers
     ├── RunError             409  a run folder that cannot be used, or must not be overwritten
     ├── ReleaseError         409  a repository or release that is missing, broken or refused
     ├── MachineError         503  what this machine lacks: a library, a port, a Python
@@ -44,6 +45,10 @@ class NotFound(RecserveError):
 
 
 class DataError(RecserveError):
+    status = 422
+
+
+class TrainingError(RecserveError):
     status = 422
 
 

@@ -11,31 +11,40 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from recommender.cold_items import CHANCE, among, chance
 from recommender.config import Config, to_json
 from recommender.contract import Array
 from recommender.data.dataset import Dataset
+from recommender.data.hidden import cold_items, hidden_items
 from recommender.data.split import Split, leave_one_out, requests, temporal
-from recommender.errors import BadInput, shown
+from recommender.data.timing import NONE
+from recommender.errors import BadInput, DataError, RunError, shown
 from recommender.evaluate import Judged, judge, rank
 from recommender.metrics import paired_bootstrap
 from recommender.models.learn import Progress, silent
 from recommender.report import leaks
 from recommender.report.measure import Study, measure
 from recommender.report.page import page
+from recommender.runs import Run
 from recommender.train import check_family, train
+from recommender.users import Users
 
-PROTOCOLS = {"leave-one-out": leave_one_out, "temporal": temporal}
+COLD_ITEMS = "cold-items"
+PROTOCOLS = {"leave-one-out": leave_one_out, "temporal": temporal, COLD_ITEMS: cold_items}
+# What the paired bootstrap compares.
+METRIC = {"leave-one-out": "ndcg@10", "temporal": "ndcg@10", COLD_ITEMS: "recall@10"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
     """`models[family][group][metric]` is {"mean", "half"}; `against[family]` is the paired
-    bootstrap of NDCG@10, first family minus that one."""
+    bootstrap of the protocol's METRIC, first family minus that one."""
 
     protocol: str
     queries: Mapping[str, int]  # group -> number of test queries
@@ -51,11 +60,13 @@ def evaluate(
     out: Path,
     *,
     families: Sequence[str],
+    runs: Sequence[Run] = (),
     config: Config,
     resume: bool = False,
     progress: Progress = silent,
 ) -> Report:
-    """Train and judge every family of `families`, the first being the one others are compared to.
+    """Train and judge every family of `families`, the first being the one others are compared to,
+    and judge `runs` beside them: those of adapted models.
 
     Runs already finished there are taken with `resume`, if data and recipe are the
     same; raises RunError otherwise. Raises DataError where the split lets the future in.
@@ -63,14 +74,21 @@ def evaluate(
     for family in families:
         check_family(family)
     split = split_of(dataset, protocol)
+    for run in runs:
+        _check_rows(run, dataset, split, protocol)
+    names = [*families, *(run.blueprint.family for run in runs)]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise BadInput(f"{twice.pop()} is named more than once", remedy="Name each model once.")
     findings = leaks.check(dataset, split, protocol)
     leaks.refuse(findings)
     groups = groups_of(protocol, split)
+    new = hidden_items(dataset.users, split) if protocol == COLD_ITEMS else None
+    candidates = len(dataset.catalogue if new is None else new)
     judged: dict[str, Judged] = {}
     answers: dict[str, Array] = {}
     training: dict[str, Mapping[str, Any]] = {}
-    for family in families:
-        run = train(
+    trained = (
+        train(
             dataset,
             out / "runs" / f"{protocol}-{family}",
             users=split.train_valid,
@@ -79,16 +97,23 @@ def evaluate(
             resume=resume,
             progress=progress,
         )
-        items, _ = rank(run.graph, requests(split.test, split.train_valid), run.blueprint.limits)
-        judged[family] = judge(items, split.test, len(dataset.catalogue))
+        for family in families
+    )
+    for run in chain(trained, runs):
+        family = run.blueprint.family
+        graph = run.graph if new is None else among(run, new)
+        items, _ = rank(graph, requests(split.test, split.train_valid), run.blueprint.limits)
+        judged[family] = judge(items, split.test, candidates)
         answers[family], training[family] = items, run.details
+    if new is not None:
+        judged[CHANCE] = chance(split.test, candidates)
     report = compared(dataset, protocol, groups, judged, config)
     study = Study(
         protocol=protocol,
         queries=report.queries,
         targets=sum(len(query.targets) for query in split.test),
-        items=len(dataset.catalogue),
-        models=report.models,
+        items=candidates,
+        models={family: report.models[family] for family in answers},
         figures=measure(
             answers, split.test, train=split.train_valid, catalogue=dataset.catalogue, groups=groups
         ),
@@ -98,10 +123,26 @@ def evaluate(
         config=report.config,
     )
     out.mkdir(parents=True, exist_ok=True)
-    content = {**asdict(report), **asdict(study)}
+    content = {**asdict(study), **asdict(report)}
     (out / f"{protocol}.json").write_text(json.dumps(content, indent=2) + "\n")
     (out / f"{protocol}.html").write_text(page(study))
     return report
+
+
+def trained_on(run: Run, dataset: Dataset, users: Users) -> bool:
+    """The run's rows are `users` of `dataset`, no fewer and no more."""
+    return run.digest == dataset.digest and all(
+        np.array_equal(getattr(run.users, name), getattr(users, name))
+        for name in ("offsets", "items", "times")
+    )
+
+
+def _check_rows(run: Run, dataset: Dataset, split: Split, protocol: str) -> None:
+    if not trained_on(run, dataset, split.train_valid):
+        raise RunError(
+            f"the run of {run.blueprint.family} is not of the {protocol} rows of this data folder",
+            remedy=f"Make it by `recserve adapt DIR --protocol {protocol}`, same --config.",
+        )
 
 
 def compared(
@@ -112,13 +153,13 @@ def compared(
     config: Config,
 ) -> Report:
     """Figures of every family of `judged`, and the first against each other one."""
-    first = next(iter(judged))
+    first, metric = next(iter(judged)), METRIC[protocol]
     return Report(
         protocol=protocol,
         queries={name: len(rows) for name, rows in groups.items()},
         models={family: figures(j, groups) for family, j in judged.items()},
         against={
-            family: asdict(paired_bootstrap(judged[first].values["ndcg@10"], j.values["ndcg@10"]))
+            family: asdict(paired_bootstrap(judged[first].values[metric], j.values[metric]))
             for family, j in judged.items()
             if family != first
         },
@@ -128,12 +169,18 @@ def compared(
 
 
 def split_of(dataset: Dataset, protocol: str) -> Split:
-    """Raises BadInput for an unknown protocol, or where no test query is left."""
+    """Raises BadInput for an unknown protocol, or where no test query is left, and DataError
+    where the data cannot be split so."""
     if protocol not in PROTOCOLS:
         raise BadInput(
-            f"protocol {shown(protocol)} does not exist", remedy=f"Choose {' or '.join(PROTOCOLS)}."
+            f"protocol {shown(protocol)} does not exist", remedy=f"Choose {', '.join(PROTOCOLS)}."
         )
-    split = PROTOCOLS[protocol](dataset.users)
+    if protocol == "temporal" and dataset.time_kind == NONE:
+        raise DataError(
+            "all timestamps are the same: there is no moment to cut at",
+            remedy="Use --protocol leave-one-out, or bring real timestamps.",
+        )
+    split = PROTOCOLS[protocol](dataset.users, repurchase=dataset.repurchase)
     if not split.test:
         raise BadInput(
             f"the {protocol} split leaves no test query", remedy="Bring more interactions."

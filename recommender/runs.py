@@ -1,7 +1,8 @@
 """A run folder: what a training leaves behind and export, batch and evaluate take.
 
     RUN/run.json            family, recipe, limits, digests, metrics of the held-out part
-    RUN/weights.pt          the graph's state_dict
+    RUN/weights.pt          the graph's state_dict; or, of an adapted model,
+    RUN/graph.pt2           the scorer as a program (models/exported.py)
     RUN/catalogue.parquet   RUN/users.parquet
     RUN/content.npz   RUN/content.json        the items' content, and the space for new items
     RUN/started.json  RUN/checkpoint-*.pt     only while training runs: what --resume goes on from
@@ -33,6 +34,8 @@ from recommender.contract import Limits
 from recommender.data.content import ContentSpace
 from recommender.errors import RunError
 from recommender.features import UserFeatures
+from recommender.models import exported
+from recommender.models.exported import Exported
 from recommender.models.families import Blueprint, load_graph
 from recommender.models.graph import Graph
 from recommender.users import Users
@@ -40,7 +43,7 @@ from recommender.users import Users
 FILE, WEIGHTS = "run.json", "weights.pt"
 CONTENT, SPACE = "content.npz", "content.json"
 STARTED, CHECKPOINTS = "started.json", "checkpoint-*.pt"
-SCHEMA = 2
+SCHEMA = 3
 # What reading a truncated or foreign file raises: JSON, TOML, Parquet, zip, torch's own.
 _BROKEN = (ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError,
            pickle.UnpicklingError, pl.exceptions.PolarsError, zipfile.BadZipFile,
@@ -81,13 +84,10 @@ def begin(folder: Path, *, family: str, config: Config, digest: str, resume: boo
     Raises RunError where the folder is taken, or was begun on other data or with another recipe.
     """
     check_free(folder, resume=resume)
-    identity = {"family": family, "config": to_json(config), "data": digest}
+    identity = _identity(family, config, digest)
     if (folder / FILE).exists():
         run = read(folder)
-        blueprint = run.blueprint
-        seen = {
-            "family": blueprint.family, "config": to_json(blueprint.config), "data": run.digest
-        }  # fmt: skip
+        seen = _identity(run.blueprint.family, run.blueprint.config, run.digest)
     elif (folder / STARTED).exists():
         run, seen = None, json.loads((folder / STARTED).read_text())
     elif folder.exists() and any(folder.iterdir()):
@@ -104,6 +104,11 @@ def begin(folder: Path, *, family: str, config: Config, digest: str, resume: boo
     return run
 
 
+def _identity(family: str, config: Config, digest: str) -> Any:
+    """What makes two trainings the same, as it reads back from JSON (which knows no tuples)."""
+    return json.loads(json.dumps({"family": family, "config": to_json(config), "data": digest}))
+
+
 def write(run: Run, folder: Path) -> None:
     """Write the run; the folder becomes a run with run.json, its last file."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +117,10 @@ def write(run: Run, folder: Path) -> None:
     run.users.write(folder)
     sp.save_npz(folder / CONTENT, blueprint.content)
     (folder / SPACE).write_text(json.dumps(run.content_space.to_json()))
-    torch.save(run.graph.state_dict(), folder / WEIGHTS)
+    if isinstance(run.graph.scorer, Exported):
+        exported.write(run.graph.scorer, folder / exported.FILE)
+    else:
+        torch.save(run.graph.state_dict(), folder / WEIGHTS)
     content = {
         "schema": SCHEMA,
         "family": blueprint.family,
@@ -120,6 +128,8 @@ def write(run: Run, folder: Path) -> None:
         "limits": dataclasses.asdict(blueprint.limits),
         "clock": blueprint.clock,
         "session_gap": blueprint.session_gap,
+        "repurchase": blueprint.repurchase,
+        "time_kind": blueprint.time_kind,
         "user_features": run.user_features.to_json(),
         "mean_rating": run.mean_rating,
         "data": run.digest,
@@ -157,15 +167,17 @@ def read(folder: Path) -> Run:
             limits=Limits.from_json(raw["limits"]),
             clock=raw["clock"],
             session_gap=raw["session_gap"],
+            repurchase=raw["repurchase"],
+            time_kind=raw["time_kind"],
         )
-        state = torch.load(folder / WEIGHTS, weights_only=True)
         users = Users.read(folder)
+        graph = _graph(folder, blueprint)
     except _BROKEN as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RunError(f"{folder} is broken: {reason}", remedy="Train the run again.") from error
     return Run(
         blueprint=blueprint,
-        graph=load_graph(blueprint, state),
+        graph=graph,
         users=users,
         user_features=user_features,
         content_space=space,
@@ -174,6 +186,12 @@ def read(folder: Path) -> Run:
         metrics=raw["metrics"],
         details=raw["details"],
     )
+
+
+def _graph(folder: Path, blueprint: Blueprint) -> Graph:
+    if (program := folder / exported.FILE).exists():
+        return blueprint.graph(exported.read(program, blueprint.items))
+    return load_graph(blueprint, torch.load(folder / WEIGHTS, weights_only=True))
 
 
 def _content(folder: Path, shape: tuple[int, int]) -> sp.csr_array:

@@ -24,7 +24,7 @@ from recommender.data.split import Query, Split, requests
 from recommender.errors import RunError
 from recommender.evaluate import Judged, drop_excluded, judge, rank
 from recommender.models.learn import Progress, silent
-from recommender.protocols import Report, compared, figures, groups_of, split_of
+from recommender.protocols import Report, compared, figures, groups_of, split_of, trained_on
 from recommender.runs import Run
 from recommender.train import check_family
 
@@ -122,12 +122,7 @@ def _run(dataset: Dataset, protocol: str, out: Path, family: str, split: Split) 
             f"{family}` first, then export that run and serve it.",
         )
     run = runs.read(folder)
-    trained, allowed = run.users, split.train_valid
-    same = run.digest == dataset.digest and all(
-        np.array_equal(getattr(trained, name), getattr(allowed, name))
-        for name in ("offsets", "items", "times")
-    )
-    if not same or run.blueprint.family != family:
+    if not trained_on(run, dataset, split.train_valid) or run.blueprint.family != family:
         raise RunError(
             f"{folder} was not trained on the {protocol} rows of this data folder",
             remedy="Name the data folder and --config of that evaluation, or another --out.",
@@ -139,7 +134,7 @@ def _without_overflow(served: Answered, queries: Sequence[Query], limits: Limits
     """Exclusions beyond the release's E are the caller's to drop, as `rank` does."""
     item, score = served.item.copy(), served.score.copy()
     for row, query in enumerate(queries):
-        if len(query.history) > limits.exclude:
+        if len(query.history) > limits.exclude and not query.repurchase:
             drop_excluded(item[row], score[row], query.history.items)
     return Answered(item=item, score=score, source=served.source)
 

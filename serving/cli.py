@@ -17,7 +17,8 @@ from typing import Annotated
 import typer
 
 from recommender.errors import BadInput, RecserveError
-from serving.commands import ask, batch, data, load, machine, training
+from serving.commands import adapt, ask, batch, data, export, load, machine, training
+from serving.commands import explain as explaining  # explain() below is of errors
 
 app = typer.Typer(
     name="recserve",
@@ -33,9 +34,11 @@ app.command()(machine.doctor)
 app.command()(data.init)
 app.add_typer(data.data, name="data")
 app.command()(training.train)
+app.command()(adapt.adapt)
 app.command()(training.evaluate)
 app.command()(batch.batch)
-app.command()(training.export)
+app.command()(explaining.explain)
+app.command()(export.export)
 app.add_typer(training.releases, name="releases")
 app.command()(machine.serve)
 app.command()(ask.recommend)

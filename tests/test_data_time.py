@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_folders import events, items, write
+from data_folders import events, history, items, write
 
 from recommender.contract import Array
 from recommender.data.baskets import basket_of, guess_gap
@@ -14,6 +14,8 @@ from recommender.data.config import DataConfig
 from recommender.data.dataset import Dataset, load
 from recommender.data.report import Report
 from recommender.data.timing import kind_of_time
+from recommender.errors import DataError
+from recommender.protocols import split_of
 from recommender.users import Users
 
 T = 1_700_000_000
@@ -82,6 +84,49 @@ def test_the_dataset_says_what_its_times_are_worth_and_the_report_why(tmp_path: 
     assert (dataset.time_kind, dataset.session_gap) == ("order", 0)
     assert "an order only: timestamps lie around 1149" in "\n".join(report.lines())
     assert any("only their order is used" in warning for warning in report.warnings)
+
+
+def moments(dataset: Dataset, user_id: str) -> list[tuple[str, int]]:
+    return [(item, time) for item, time, _ in history(dataset, user_id)]
+
+
+def test_constant_times_become_places_in_the_order_of_the_rows(tmp_path: Path) -> None:
+    rows = [("u", "b", T), ("v", "c", T), ("u", "a", T), ("u", "c", T), ("v", "a", T)]
+    dataset, report = folder(tmp_path, rows)
+    assert dataset.time_kind == "none"
+    assert moments(dataset, "u") == [("b", T), ("a", T + 1), ("c", T + 2)]
+    assert moments(dataset, "v") == [("c", T), ("a", T + 1)]
+    assert dataset.catalogue.popularity == pytest.approx([2, 1, 2, 0, 0, 0], abs=1e-3)
+    assert dataset.end == T + 2
+    assert (report.first, report.last, report.simultaneous) == (T, T, 1.0)
+
+
+def test_made_up_times_keep_their_order_and_their_ties_a_second_apart(tmp_path: Path) -> None:
+    rows = [("u", "b", 20_240_201), ("u", "a", 20_240_131), ("v", "c", 20_240_201),
+            ("u", "c", 20_240_201), ("v", "a", 20_250_101)]  # fmt: skip
+    dataset, report = folder(tmp_path, rows)
+    assert dataset.time_kind == "order"
+    first = 20_240_131
+    assert moments(dataset, "u") == [("a", first), ("b", first + 1), ("c", first + 1)]
+    assert moments(dataset, "v") == [("c", first + 1), ("a", first + 2)]
+    assert (report.first, report.last) == (first, 20_250_101)
+
+
+def test_real_times_stay(tmp_path: Path) -> None:
+    dataset, _ = folder(tmp_path, [("u", "b", T), ("u", "a", T + 5_000), ("v", "c", T + 7)])
+    assert dataset.time_kind == "real"
+    assert moments(dataset, "u") == [("b", T), ("a", T + 5_000)]
+
+
+def test_the_temporal_protocol_refuses_constant_times_only(tmp_path: Path) -> None:
+    rows = [(f"u{n % 30}", "abcdef"[n // 30 % 6], T) for n in range(180)]
+    dataset, _ = folder(tmp_path, rows)
+    with pytest.raises(DataError, match=r"all timestamps are the same.*leave-one-out"):
+        split_of(dataset, "temporal")
+    assert len(split_of(dataset, "leave-one-out").test) == 30
+    counted, _ = folder(tmp_path, [(user, item, n) for n, (user, item, _) in enumerate(rows)])
+    assert counted.time_kind == "order"
+    assert len(split_of(counted, "temporal").test) == 18  # of the last 18 rows
 
 
 def test_counters_are_never_taken_for_repetitions_within_a_minute(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from served import ITEMS
+from trainings import all_asked, check_sound, fitted, small, write_little
 
 from recommender import config, runs
 from recommender.data.dataset import Dataset
@@ -16,12 +17,9 @@ from recommender.data.synthetic import successor
 from recommender.errors import BadInput, DataError, RunError
 from recommender.evaluate import drop_excluded, judge, rank
 from recommender.models.families import FAMILIES
-from recommender.models.learn import train_encoder
 from recommender.runs import Run
 from recommender.train import blueprint_of, fit_run, train
 from recommender.users import Users
-
-SMALL = ("training.epochs=3", "encoder.width=16", "encoder.layers=1", "training.batch=32")
 
 
 def test_the_deep_model_learns_that_items_follow_each_other(run: Run, dataset: Dataset) -> None:
@@ -41,61 +39,82 @@ def test_held_out_metrics_beat_popularity(run: Run, dataset: Dataset) -> None:
     assert run.metrics["ndcg@10"]["mean"] > 3 * popularity.metrics["ndcg@10"]["mean"]
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(dataset: Dataset) -> None:
-    first, again, other = (_state(dataset, seed) for seed in (1, 1, 2))
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    straight: Run, little: Dataset
+) -> None:
+    first = straight.graph.state_dict()
+    again, other = (fitted(little, f"training.seed={seed}").graph.state_dict() for seed in (0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-def _state(dataset: Dataset, seed: int) -> dict[str, torch.Tensor]:
-    recipe = config.read("quick", settings=[*SMALL, f"training.seed={seed}"])
-    blueprint = blueprint_of("deep", dataset.users, dataset, recipe)
-    return dict(fit_run(blueprint, dataset.users, dataset).graph.state_dict())
+@pytest.fixture(scope="module")
+def little(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return write_little(tmp_path_factory.mktemp("little") / "data")
 
 
+@pytest.fixture(scope="module")
+def straight(little: Dataset) -> Run:
+    """A training that nothing interrupts."""
+    assert little.time_kind == "real"
+    return fitted(little)
+
+
+@pytest.mark.parametrize("stage", ["search", "cut 1", "cut 2", "refit"])
 def test_an_interrupted_training_goes_on_to_the_same_weights(
-    dataset: Dataset, tmp_path: Path
+    straight: Run, little: Dataset, tmp_path: Path, stage: str
 ) -> None:
-    recipe = config.read("quick", settings=SMALL).training
-    blueprint = blueprint_of("deep", dataset.users, dataset, config.read("quick", settings=SMALL))
+    stop = f"{stage}, epoch {1 if stage == 'cut 2' else 2}"  # the second cut has one epoch only
 
-    def encoder(stop_at: int | None) -> dict[str, torch.Tensor]:
-        torch.manual_seed(5)
-        one = blueprint.encoder()
-        checkpoint = tmp_path / "checkpoint.pt"
-        seen = 0
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what == stop and done == total // 2:
+            raise KeyboardInterrupt
 
-        def progress(what: str, done: int, total: int) -> None:
-            nonlocal seen
-            seen += 1
-            if stop_at is not None and seen == stop_at:
-                raise KeyboardInterrupt
-
-        train_encoder(
-            one, dataset.users, recipe, epochs=3, checkpoint=checkpoint, progress=progress
-        )
-        return dict(one.state_dict())
-
+    recipe = small()
     with pytest.raises(KeyboardInterrupt):
-        encoder(stop_at=17)  # in the middle of the second epoch
-    assert (tmp_path / "checkpoint.pt").exists()
-    resumed = encoder(stop_at=None)
-    (tmp_path / "checkpoint.pt").unlink()
-    straight = encoder(stop_at=None)
-    assert all(torch.equal(resumed[name], straight[name]) for name in straight)
+        train(little, tmp_path / "run", config=recipe, progress=interrupt)
+    steps = _Steps()
+    resumed = train(little, tmp_path / "run", config=recipe, resume=True, progress=steps)
+    assert stop in steps.seen
+    assert "search, epoch 1" not in steps.seen  # what was done is not done again
+    state, wanted = resumed.graph.state_dict(), straight.graph.state_dict()
+    assert state.keys() == wanted.keys()
+    assert all(torch.equal(state[name], wanted[name]) for name in wanted)
+    assert resumed.metrics == straight.metrics
+
+
+class _Steps:
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self.seen.add(what)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_run_read_back_answers_as_it_did(family: str, dataset: Dataset, tmp_path: Path) -> None:
-    blueprint = blueprint_of(family, dataset.users, dataset, config.read("quick", settings=SMALL))
-    trained = fit_run(blueprint, dataset.users, dataset)
+def test_a_run_read_back_answers_as_it_did(family: str, little: Dataset, tmp_path: Path) -> None:
+    trained = fitted(little, family=family)
     runs.write(trained, tmp_path / "run")
     again = runs.read(tmp_path / "run")
-    asked = requests(leave_one_out(dataset.users).test, dataset.users)[:50]
+    asked = requests(leave_one_out(little.users).test, little.users)[:50]
     first, second = (rank(r.graph, asked, r.blueprint.limits) for r in (trained, again))
     assert (first[0] == second[0]).all()
     assert (first[1] == second[1]).all()
-    assert len(again.users) == len(dataset.users)
+    assert len(again.users) == len(little.users)
+    check_sound(again)
+
+
+@pytest.mark.parametrize(
+    "use",
+    ["encoder", "ease", "ease_long,content", "popularity", "trend,age,affinity",
+     "ease_long,ease,ease_recent,basket,following,similar,content,trend,popularity,age,affinity"],
+)  # fmt: skip
+def test_any_choice_of_signals_trains(use: str, little: Dataset, tmp_path: Path) -> None:
+    trained = fitted(little, f"signals.use={use}")
+    check_sound(trained)
+    runs.write(trained, tmp_path / "run")
+    again = runs.read(tmp_path / "run")
+    assert (all_asked(again)[0] == all_asked(trained)[0]).all()
 
 
 def test_a_run_folder_is_never_overwritten(run_folder: Path, tmp_path: Path) -> None:

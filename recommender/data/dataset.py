@@ -27,7 +27,7 @@ from recommender.data.config import DataConfig
 from recommender.data.content import ContentSpace
 from recommender.data.load import ROW, Table, missing, read_table
 from recommender.data.report import ColumnGuess, Dropped, Report
-from recommender.data.timing import kind_of_time
+from recommender.data.timing import honest, kind_of_time
 from recommender.errors import DataError, shown
 from recommender.features import UserFeatures
 from recommender.users import Users
@@ -91,10 +91,12 @@ def load(folder: Path, config: DataConfig | None = None) -> tuple[Dataset, Repor
     user_ids = _all_ids(users.frame["user_id"], events["user_id"])
     events, mean_rating = _weighted(events)
     events = _indexed(events, user_ids, item_ids)
-    histories = _histories(events, user_ids, columns.feature_table(users.frame, features))
-    catalogue = _catalogue(items.frame, item_ids, events, histories.targets, config)
+    owner, times = events["user"].to_numpy(), events["time"].to_numpy()
+    time_kind, _ = kind_of_time(owner, times)
+    timed = events.with_columns(time=honest(owner, times, time_kind))
+    histories = _histories(timed, user_ids, columns.feature_table(users.frame, features))
+    catalogue = _catalogue(items.frame, item_ids, timed, histories.targets, config)
     space = ContentSpace.fit(items.frame, items.guesses, config)
-    time_kind, _ = kind_of_time(events["user"].to_numpy(), events["time"].to_numpy())
     gap = guess_gap(histories, time_kind)[0] if config.session_gap is None else config.session_gap
     dataset = Dataset(
         catalogue=catalogue,

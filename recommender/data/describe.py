@@ -39,14 +39,17 @@ def describe(
     guesses: tuple[ColumnGuess, ...],
     config: DataConfig,
 ) -> Report:
-    """`events` as `dataset.load` indexed them; `records`: rows kept of items and of users."""
+    """`events` as `dataset.load` indexed them, with the file's times; `records`: rows kept of items
+    and of users."""
     users, items = dataset.users, len(dataset.catalogue)
     names = events["event"].drop_nulls().value_counts(sort=True)
     counted = dict(names.sort(["count", "event"], descending=[True, False]).iter_rows())
     unknown = {name: n for name, n in counted.items() if name not in config.event_weights}
     same_moment = int(events.select("user", "time").is_duplicated().sum())
     pairs = events.select("user", "item").n_unique()
-    _, why = kind_of_time(events["user"].to_numpy(), events["time"].to_numpy())
+    times = events["time"].to_numpy()
+    _, why = kind_of_time(events["user"].to_numpy(), times)
+    first, last = (int(np.floor(t)) for t in (times.min(), times.max()))
     guessed = guess_gap(users, dataset.time_kind)[1]
     return Report(
         folder=str(folder),
@@ -59,8 +62,8 @@ def describe(
         items_without_record=items - records[0],
         users_without_record=len(users) - records[1] if records[1] else 0,
         categories=len(dataset.catalogue.category_names),
-        first=int(users.times.min()),
-        last=dataset.end,
+        first=first,
+        last=last,
         density=pairs / (len(users) * items),
         longest_history=int(users.lengths.max()),
         simultaneous=same_moment / len(events),
@@ -80,7 +83,7 @@ def describe(
         ignored_columns=ignored,
         columns=guesses,
         warnings=(
-            *_about_time(dataset, why),
+            *_about_time(dataset, why, last),
             *_about_events(dataset, events, unknown, records[0]),
             *_about_columns(events, ignored, guesses),
             *_about_bots(users),
@@ -93,15 +96,15 @@ def _taken_back(users: Users) -> int:
     return 0 if users.negative is None else int((~users.targets & ~users.negative).sum())
 
 
-def _about_time(dataset: Dataset, why: str) -> list[str]:
+def _about_time(dataset: Dataset, why: str, last: int) -> list[str]:
     warnings = []
     if dataset.time_kind == NONE:
         warnings.append(f"{why}: the order of a history is the order of rows")
     elif dataset.time_kind != REAL:
         warnings.append(f"{why}; only their order is used: recency needs unix seconds")
-    if dataset.end > datetime.now(UTC).timestamp() + 86_400:
+    if last > datetime.now(UTC).timestamp() + 86_400:
         warnings.append(
-            f"the last timestamp, {dataset.end}, lies in the future: recency is counted from it"
+            f"the last timestamp, {last}, lies in the future: recency is counted from it"
         )
     return warnings
 

@@ -18,6 +18,24 @@ ENOUGH = 20  # values or gaps before a regularity is taken for made up
 HOUR = 3_600
 
 
+def honest(users: Array, times: Array, kind: str) -> Array:
+    """[events] float: `times` where they are REAL; else only what they are worth, a second apart.
+
+    Of ORDER that is the number of the moment among all moments, of NONE the event's place in
+    its user's history. Recency, gaps and trends then find no more than an order. Sorted as for
+    `kind_of_time`.
+    """
+    if kind == REAL or not len(times):
+        return times
+    if kind == ORDER:
+        place = np.unique(times, return_inverse=True)[1]
+    else:
+        begins = np.flatnonzero(np.diff(users, prepend=-1))
+        place = np.arange(len(users)) - np.repeat(begins, np.diff(begins, append=len(users)))
+    found: Array = np.floor(times.min()) + place
+    return found
+
+
 def kind_of_time(users: Array, times: Array) -> tuple[str, str]:
     """REAL, ORDER or NONE, and why.
 

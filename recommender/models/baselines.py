@@ -10,6 +10,7 @@ from recommender.models.signals import Tables
 
 # Which table each reads, and how fast its memory fades: newer events say more.
 READERS = {"item-knn": ("similar", 0.5), "ease": ("ease", 0.2), "content": ("content", 0.2)}
+TIE = 1e-3  # what popularity counts beside a table
 
 
 class Popularity(nn.Module):
@@ -32,8 +33,11 @@ class OneTable(nn.Module):
         self.tables, self.source, self.decay = tables, source, decay
 
     def forward(self, user: UserInputs) -> Tensor:
-        length = user.history_BL.shape[1]
+        said_BN = self.tables.say(self.source, user.history_BL, self.strength(user))
+        return said_BN + self.tables.popularity * TIE
+
+    def strength(self, user: UserInputs) -> Tensor:
+        """[B, L]: how much each event counts."""
+        batch, length = user.history_BL.shape
         steps_L = torch.arange(length, device=user.history_BL.device) - (length - 1)
-        strength_BL = (steps_L * self.decay).exp().expand(user.history_BL.shape[0], -1)
-        said_BN = self.tables.say(self.source, user.history_BL, strength_BL)
-        return said_BN + self.tables.popularity * 1e-3
+        return (steps_L * self.decay).exp().expand(batch, -1)

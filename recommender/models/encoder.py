@@ -12,6 +12,9 @@ padding position sees itself only, so an empty history has one meaning.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,19 +27,25 @@ _MASKED = -1e9
 
 
 class Encoder(nn.Module):
-    """`item_categories`: [N, C] float, each row sums to 1 or 0. N counts padding (row 0)."""
+    """`item_categories`: the indexes of the categories of items 0 (padding) to N - 1."""
 
     def __init__(
-        self, config: EncoderConfig, *, item_categories: Tensor, user_sizes: tuple[int, ...],
-        max_length: int,
+        self, config: EncoderConfig, *, item_categories: Sequence[Sequence[int]],
+        user_sizes: tuple[int, ...], max_length: int,
     ) -> None:  # fmt: skip
         super().__init__()
-        items, categories = item_categories.shape
+        items = len(item_categories)
+        flat = [category for categories in item_categories for category in categories]
+        categories = max(flat, default=0) + 1
         d = config.width
         self.item = nn.Embedding(items, d)
-        self.category = nn.Embedding(max(1, categories), d)
-        self.register_buffer("item_categories", item_categories)
-        self.item_categories: Tensor
+        self.category = nn.Embedding(categories, d)
+        starts = np.cumsum([0] + [len(categories) for categories in item_categories[:-1]])
+        # For training only: the graph reads a finished table, so no state_dict carries them.
+        self.register_buffer("_categories", torch.tensor(flat, dtype=torch.int64), persistent=False)
+        self.register_buffer("_starts", torch.from_numpy(starts), persistent=False)
+        self._categories: Tensor
+        self._starts: Tensor
         self.user_sizes = user_sizes
         self.user = nn.ParameterList(torch.randn(size, d) * d**-0.5 / 2 for size in user_sizes)
         self.strength = nn.Parameter(torch.zeros(d))
@@ -54,9 +63,10 @@ class Encoder(nn.Module):
 
     def item_table(self) -> Tensor:
         """[N, d]: every item's own vector plus the mean vector of its categories."""
-        if self.item_categories.shape[1] == 0:
-            return self.item.weight
-        return self.item.weight + self.item_categories @ self.category.weight
+        of_categories_ND = F.embedding_bag(
+            self._categories, self.category.weight, self._starts, mode="mean"
+        )
+        return self.item.weight + of_categories_ND
 
     def forward(self, user: UserInputs, table_ND: Tensor, *, last_only: bool) -> Tensor:
         """Query vectors [B, L, d]; with `last_only` those of the last position, [B, d]."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from recommender.catalogue import Catalogue
-from recommender.config import HEADS, Config
+from recommender.config import HEADS, Config, SignalConfig
 from recommender.contract import Limits
 from recommender.errors import RunError, shown
 from recommender.models.baselines import READERS, OneTable, Popularity
@@ -45,6 +45,15 @@ class Blueprint:
     limits: Limits
     clock: int  # unix seconds, see graph.py
     session_gap: int  # seconds; what lies closer shares a basket
+    repurchase: bool  # what a user already had may be recommended again
+    time_kind: str  # REAL, or what is left of made-up timestamps: see data/timing.py
+
+    @property
+    def signals(self) -> SignalConfig:
+        """Those in use: what was bought again speaks only where it may be recommended again."""
+        signals = self.config.signals
+        kept = tuple(name for name in signals.use if name != "repeat" or self.repurchase)
+        return replace(signals, use=kept)
 
     @property
     def items(self) -> int:
@@ -58,13 +67,13 @@ class Blueprint:
     def encoder(self) -> Encoder:
         return Encoder(
             self.config.encoder,
-            item_categories=_category_shares(self.catalogue),
+            item_categories=_category_indexes(self.catalogue),
             user_sizes=self.user_sizes,
             max_length=self.limits.history,
         )
 
     def mixer(self) -> Mixer:
-        signals = self.config.signals
+        signals = self.signals
         return Mixer(
             heads_of(signals),
             len(other_names(signals, len(self.user_sizes))),
@@ -73,7 +82,7 @@ class Blueprint:
         )
 
     def tables(self, users: Users, use: tuple[str, ...] | None = None) -> Tables:
-        signals = self.config.signals
+        signals = self.signals
         return Tables(
             fit_tables(
                 users,
@@ -140,16 +149,12 @@ def _empty_scorer(blueprint: Blueprint, state: Mapping[str, Tensor]) -> nn.Modul
     )
     if blueprint.family in READERS:
         return OneTable(tables, *READERS[blueprint.family])
-    encoder = blueprint.encoder() if "encoder" in blueprint.config.signals.use else None
+    encoder = blueprint.encoder() if "encoder" in blueprint.signals.use else None
     table, bias = (torch.zeros_like(state[f"scorer.{name}"]) for name in ("table", "bias"))
     return Deep(encoder, table, bias, tables, blueprint.mixer())
 
 
-def _category_shares(catalogue: Catalogue) -> Tensor:
-    """[N, C]: each item's categories, equal shares of 1; row 0 (padding) is zero."""
-    column = {name: i for i, name in enumerate(catalogue.category_names)}
-    shares = torch.zeros(len(catalogue) + 1, len(column))
-    for row, names in enumerate(catalogue.categories, start=1):
-        for name in names:
-            shares[row, column[name]] = 1.0 / len(names)
-    return shares
+def _category_indexes(catalogue: Catalogue) -> list[list[int]]:
+    """The categories of every item, padding first."""
+    index = {name: i for i, name in enumerate(catalogue.category_names)}
+    return [[], *([index[name] for name in names] for names in catalogue.categories)]

@@ -45,10 +45,24 @@ class Graph(nn.Module):
         exclude: Tensor,
         category_filter: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        history = self._known(history)
+        user = self.user(history, history_time, history_weight, request_time, user_features)
+        scores = self.scorer(user)
+        item, score = self.selection(scores, self.known(exclude), category_filter)
+        return item, score
+
+    def user(
+        self,
+        history: Tensor,
+        history_time: Tensor,
+        history_weight: Tensor,
+        request_time: Tensor,
+        user_features: Tensor,
+    ) -> UserInputs:
+        """The first five inputs, cleaned."""
+        history = self.known(history)
         here = history > 0
         request_time = request_time.clamp(0, self.clock)
-        user = UserInputs(
+        return UserInputs(
             history_BL=history,
             time_BL=torch.where(
                 here, torch.minimum(history_time.clamp(0, self.clock), request_time), 0
@@ -57,11 +71,8 @@ class Graph(nn.Module):
             request_time_B1=request_time,
             features_BU=user_features,
         )
-        scores = self.scorer(user)
-        item, score = self.selection(scores, self._known(exclude), category_filter)
-        return item, score
 
-    def _known(self, index: Tensor) -> Tensor:
+    def known(self, index: Tensor) -> Tensor:
         """Indexes out of range count as padding."""
         return torch.where((index > 0) & (index < self.items), index, 0)
 

@@ -138,7 +138,7 @@ def fit_ease(users: Users, items: int, config: SignalConfig, *, recent: bool) ->
     seen = sp.coo_array(cells, shape=(len(users), len(chosen))).tocsr()
     seen.data = np.minimum(seen.data, 1.0)  # what was done twice counts once
     gram = (seen.T @ seen).toarray()
-    gram[np.diag_indices(len(chosen))] += config.ridge
+    gram[np.diag_indices(len(chosen))] += config.ridge * float(count[chosen].mean())
     weight = _ease(gram)
 
     def block(rows: slice) -> Array:

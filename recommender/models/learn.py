@@ -7,6 +7,7 @@ the same run goes on to the same weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class Sequences:
     """One batch of training sequences, right-aligned: predict `target` at every position."""
 
     user: UserInputs
-    target: Tensor  # [B, L] int64, IGNORED at padding
+    target: Tensor  # [B, L] int64, IGNORED at padding and where nothing was wanted
 
 
 def train_encoder(
@@ -100,7 +101,7 @@ class _Loop:
         self.steps += 1
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * min(1.0, self.steps / self.config.warmup)
-        loss = encoder_loss(self.encoder, batch)
+        loss = encoder_loss(self.encoder, batch, self.config.negatives)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 5.0)
@@ -140,21 +141,36 @@ class _Loop:
         self.scores, self.steps = state["scores"], state["steps"]
 
 
-def encoder_loss(encoder: Encoder, batch: Sequences) -> Tensor:
-    """Mean cross-entropy of the next item over the whole catalogue, padding excluded."""
+def encoder_loss(encoder: Encoder, batch: Sequences, negatives: int) -> Tensor:
+    """Mean cross-entropy of the next item over the whole catalogue, of all targets.
+
+    Of a catalogue above twice `negatives`, that many items drawn evenly stand for all: their
+    part of the sum is scaled up to the catalogue's (sampled softmax, arXiv 1412.2007).
+    """
     table_ND = encoder.item_table()
     query_BLD = encoder(batch.user, table_ND, last_only=False)
     here_BL = batch.target != IGNORED
-    logits_XN = F.linear(query_BLD[here_BL], table_ND, encoder.bias)
-    return F.cross_entropy(logits_XN[:, 1:], batch.target[here_BL] - 1)
+    query_XD, target_X = query_BLD[here_BL], batch.target[here_BL]
+    if len(table_ND) <= 2 * negatives:
+        logits_XN = F.linear(query_XD, table_ND, encoder.bias)
+        return F.cross_entropy(logits_XN[:, 1:], target_X - 1)
+    drawn_M = torch.randint(1, len(table_ND), (negatives,))
+    logits_XM = F.linear(query_XD, table_ND[drawn_M], encoder.bias[drawn_M])
+    logits_XM = logits_XM.masked_fill(drawn_M == target_X[:, None], -torch.inf)
+    wanted_X = (query_XD * table_ND[target_X]).sum(dim=1) + encoder.bias[target_X]
+    others_X = logits_XM.logsumexp(dim=1) + math.log(len(table_ND) / negatives)
+    loss: Tensor = (torch.logaddexp(wanted_X, others_X) - wanted_X).mean()
+    return loss
 
 
 def _batches(users: Users, config: TrainingConfig, rng: np.random.Generator) -> Iterator[Sequences]:
-    """Every event is a target once an epoch. Events of one user at the same instant come in a new
-    random order each time: their order in the data means nothing."""
+    """Every event of `Users.targets` is a target once an epoch; the others are only read. Events
+    of one user at the same instant come in a new random order each time: their order in the data
+    means nothing."""
     row = np.repeat(np.arange(len(users)), users.lengths)
     order = np.lexsort((rng.random(len(row)), users.times, row))
     items, times, weights = users.items[order], users.times[order], users.weights[order]
+    targets = np.where(users.targets[order], items, IGNORED)
 
     windows = [
         (user, int(start), int(min(start + config.length, end)))
@@ -162,17 +178,19 @@ def _batches(users: Users, config: TrainingConfig, rng: np.random.Generator) -> 
             range(len(users)), users.offsets[:-1], users.offsets[1:], strict=True
         )
         for start in range(int(begin), int(end), config.length)
+        if (targets[start : min(start + config.length, end)] != IGNORED).any()
     ]
     rng.shuffle(windows)
-    # Like lengths together, or padding would be half the work; groups keep the mix random.
-    group = config.batch * 16
+    # Short histories come more to a batch, so that one always holds about as many events. Like
+    # lengths together, or padding would be half the work; groups keep the mix random.
+    batch = max(config.batch, config.batch_events * len(windows) // max(1, len(items)))
     batches = []
-    for at in range(0, len(windows), group):
-        part = sorted(windows[at : at + group], key=lambda w: w[2] - w[1])
-        batches += [part[i : i + config.batch] for i in range(0, len(part), config.batch)]
+    for at in range(0, len(windows), batch * 16):
+        part = sorted(windows[at : at + batch * 16], key=lambda w: w[2] - w[1])
+        batches += [part[i : i + batch] for i in range(0, len(part), batch)]
     rng.shuffle(batches)
-    for batch in batches:
-        yield _sequences(batch, users, items, times, weights)
+    for rows in batches:
+        yield _sequences(rows, users, items, times, weights, targets)
 
 
 def _sequences(
@@ -181,6 +199,7 @@ def _sequences(
     items: Array,
     times: Array,
     weights: Array,
+    targets: Array,
 ) -> Sequences:
     """Inputs are the events before each target: the first one of a user follows padding alone."""
     length = max(end - start for _, start, end in windows)
@@ -193,7 +212,7 @@ def _sequences(
         history[row, inputs] = items[first : end - 1]
         time[row, inputs] = times[first : end - 1]
         weight[row, inputs] = weights[first : end - 1]
-        target[row, length - (end - start) :] = items[start:end]
+        target[row, length - (end - start) :] = targets[start:end]
     rows = [user for user, _, _ in windows]
     return Sequences(
         user=UserInputs(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from recommender.config import HEADS, MixerConfig
 from recommender.models.scorer import UserInputs
-from recommender.models.signals import Tables
+from recommender.models.signals import Reading, Tables
 
 _TIME_BUCKETS = 30  # powers of two of seconds
 _STEP_BUCKETS = 12  # powers of two of steps
@@ -52,31 +52,40 @@ class Mixer(nn.Module):
     def forward(self, user: UserInputs, tables: Tables, others: list[Tensor]) -> Tensor:
         """[B, N]; `others` are the signals beside the heads, [B, N] each."""
         signals_BSN = torch.stack([*self.said(user, tables), *others], dim=1)
-        context_BC = context(user)
-        weight_BS = self.weight + self.gate(self.asks(context_BC).tanh())
+        weight_BS, asked_BH = self.asked(user)
         linear_BN = (weight_BS[:, None, :] @ signals_BSN)[:, 0]
-
-        of_signals, of_context = self.first.weight[:, :-CONTEXT], self.first.weight[:, -CONTEXT:]
-        asked_BH = F.linear(context_BC, of_context, self.first.bias)
-        hidden_BHN = (of_signals @ signals_BSN + asked_BH[:, :, None]).relu()
+        hidden_BHN = (self.first_of_signals @ signals_BSN + asked_BH[:, :, None]).relu()
         mixed_BN: Tensor = linear_BN + (self.second.weight @ hidden_BHN)[:, 0]
         return mixed_BN
 
+    def asked(self, user: UserInputs) -> tuple[Tensor, Tensor]:
+        """What the context says: a weight per signal [B, S], and to the hidden units [B, H]."""
+        context_BC = context(user)
+        weight_BS = self.weight + self.gate(self.asks(context_BC).tanh())
+        return weight_BS, F.linear(context_BC, self.first.weight[:, -CONTEXT:], self.first.bias)
+
+    @property
+    def first_of_signals(self) -> Tensor:
+        """[H, S]"""
+        return self.first.weight[:, :-CONTEXT]
+
     def said(self, user: UserInputs, tables: Tables) -> list[Tensor]:
         """Each head's word about every item, in standard deviations over the catalogue."""
-        found = []
-        for which, head in enumerate(self.heads):
-            spec = HEADS[head]
-            history_BL, time_BL, weight_BL = user.history_BL, user.time_BL, user.weight_BL
-            if not spec.long:  # pad first: a slice may not be longer than what it cuts
-                history_BL, time_BL, weight_BL = (
-                    F.pad(t, (self.reach, 0))[:, -self.reach :]
-                    for t in (history_BL, time_BL, weight_BL)
-                )
-            strength_BL = self._strength(which, history_BL, time_BL, weight_BL, user)
-            width = self.width if spec.long else None
-            found.append(_standardised(tables.say(spec.source, history_BL, strength_BL, width)))
-        return found
+        readings = (self.reading(which, user) for which in range(len(self.heads)))
+        return [standardised(tables.say(*reading))[0] for reading in readings]
+
+    def reading(self, which: int, user: UserInputs) -> Reading:
+        """What a head asks of its table, by the newest events of the history: all, or `reach`."""
+        spec = HEADS[self.heads[which]]
+        history_BL, time_BL, weight_BL = user.history_BL, user.time_BL, user.weight_BL
+        if not spec.long:  # pad first: a slice may not be longer than what it cuts
+            history_BL, time_BL, weight_BL = (
+                F.pad(t, (self.reach, 0))[:, -self.reach :]
+                for t in (history_BL, time_BL, weight_BL)
+            )
+        strength_BL = self._strength(which, history_BL, time_BL, weight_BL, user)
+        width = self.width if spec.long else None
+        return Reading(spec.source, history_BL, strength_BL, width)
 
     def _strength(
         self, which: int, history_BL: Tensor, time_BL: Tensor, weight_BL: Tensor, user: UserInputs
@@ -124,9 +133,10 @@ def _bucket(value: Tensor, buckets: int) -> Tensor:
     return ((value + 1.0).log2() + 0.37).to(torch.int64).clamp(0, buckets - 1)
 
 
-def _standardised(said_BN: Tensor) -> Tensor:
+def standardised(said_BN: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, N] in standard deviations over the catalogue, and [B, 1] one of them."""
     centred_BN = said_BN - said_BN.mean(dim=1, keepdim=True)
     # Clamped, not added to: a head that says nothing stays at 0, with a finite gradient, and
     # ONNX Runtime does not take this for a normalisation layer, which it would fuse to NaN.
     spread_B1 = centred_BN.square().mean(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
-    return centred_BN / spread_B1
+    return centred_BN / spread_B1, spread_B1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -54,7 +55,7 @@ def fit_tables(
         if not any(HEADS[head].source == source for head in use if head in HEADS):
             continue
         table = _fit_source(source, users, content, config, session_gap)
-        if source != "content":
+        if source not in ("content", "repeat"):
             table = place_in_table(table, like)
         state[f"{source}_item"] = torch.from_numpy(table.item)
         state[f"{source}_weight"] = torch.from_numpy(table.weight)
@@ -85,8 +86,20 @@ def _fit_source(
         return fit_following(users, items, config, gap)
     if source == "similar":
         return fit_similar(users, items, config)
+    if source == "repeat":
+        own = np.arange(items)[:, None]
+        return Neighbours(item=own, weight=(own > 0).astype(np.float32))
     item, weight = similar_by_content(content, most=min(config.neighbours, items - 1))
     return Neighbours(item=item, weight=weight)
+
+
+class Reading(NamedTuple):
+    """What is asked of a table: which events of a history speak, and how strongly."""
+
+    source: str
+    history_BL: Tensor
+    strength_BL: Tensor
+    width: int | None = None  # only by the table's strongest columns
 
 
 class Tables(nn.Module):
@@ -108,15 +121,22 @@ class Tables(nn.Module):
         self, source: str, history_BL: Tensor, strength_BL: Tensor, width: int | None = None
     ) -> Tensor:
         """[B, N]: what the events of the history, as strong as given, say about every item."""
+        item_BLM, said_BLM = self.say_each(source, history_BL, strength_BL, width)
+        items = getattr(self, f"{source}_item").shape[0]
+        none_BN = torch.zeros(
+            history_BL.shape[0], items, device=history_BL.device, dtype=said_BLM.dtype
+        )
+        return none_BN.scatter_add_(1, item_BLM.flatten(1), said_BLM.flatten(1))
+
+    def say_each(
+        self, source: str, history_BL: Tensor, strength_BL: Tensor, width: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """[B, L, M] twice: the items that each event speaks of, and what it says of them."""
         item_NM, weight_NM = getattr(self, f"{source}_item"), getattr(self, f"{source}_weight")
         if width is not None:
             item_NM, weight_NM = item_NM[:, :width], weight_NM[:, :width]
-        item_BJ = F.embedding(history_BL, item_NM).flatten(1)
         said_BLM = F.embedding(history_BL, weight_NM) * strength_BL[:, :, None]
-        none_BN = torch.zeros(
-            history_BL.shape[0], item_NM.shape[0], device=history_BL.device, dtype=said_BLM.dtype
-        )
-        return none_BN.scatter_add_(1, item_BJ, said_BLM.flatten(1))
+        return F.embedding(history_BL, item_NM), said_BLM
 
     def trends(self, request_time_B1: Tensor) -> list[Tensor]:
         """[B, N] for each half-life."""

@@ -43,7 +43,9 @@ def check(dataset: Dataset, split: Split, protocol: str) -> tuple[Finding, ...]:
             findings += [
                 _targets_known(part, queries, known, items),
                 _duplicates(part, held_out, known, items),
-                _own_future(part, queries, known),
+                _hidden(queries, known)
+                if protocol == "cold-items"
+                else _own_future(part, queries, known),
             ]
             if protocol == "temporal":
                 findings.append(_cut(part, queries, known))
@@ -137,6 +139,23 @@ def _own_future(part: str, queries: Sequence[Query], known: Users) -> Finding:
         count=count,
         text=f"For {count:,} of {len(queries):,} {part} queries the user's own rows in training "
         "or in the history shown lie after the time of the query.",
+    )
+
+
+def _hidden(queries: Sequence[Query], known: Users) -> Finding:
+    """Nobody may have touched a hidden item. What the asked user did with other items later is
+    trained on: with a tenth of the items hidden, hardly anybody has no event after the first."""
+    hidden = np.unique(np.concatenate([query.targets for query in queries]))
+    count = int(np.isin(known.items, hidden).sum())
+    shown = sum(bool((query.history.times > query.request_time).any()) for query in queries)
+    later = sum(bool(len(query.history) < known.lengths[query.user]) for query in queries)
+    return Finding(
+        name="events of hidden items in training",
+        verdict=FAILED if count or shown else NOTE if later else PASSED,
+        count=count or shown or later,
+        text=f"{count:,} training rows are of the {len(hidden):,} hidden items that are asked for; "
+        f"the history shown holds later events in {shown:,} of {len(queries):,} queries. For "
+        f"{later:,} the user's own later events of other items are among the training rows.",
     )
 
 

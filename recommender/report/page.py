@@ -33,6 +33,10 @@ _ASKED = {
     "once for each of the {queries:,} users who acted after it. It ranked every one of the "
     "{items:,} items that the user had not had; the figures say how high those came that the "
     "user took afterwards ({targets:,} in all).",
+    "cold-items": "All events of {items:,} items, a random tenth, were hidden: to each model they "
+    "are new. For each of {queries:,} users, given what the user did before the first of them, "
+    "each model ranked those {items:,} alone; the figures say how high those came that the user "
+    "took ({targets:,} in all). A random order finds 10 / {items:,} of them among the first 10.",
 }
 _METRICS = (
     "Mean over queries ± half a 95% interval (1.96 standard errors). hr: the share of queries with "

@@ -37,8 +37,13 @@ def batch(
         ),
     ] = LAST,
     allow_seen: Annotated[
-        bool, typer.Option("--allow-seen", help="Also items of the user's history.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--allow-seen/--exclude-seen",
+            help="Also items of the user's history; left out: as repurchase of the data says.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
     json: Annotated[
         bool, typer.Option("--json", help="The summary for a program to read.")
@@ -50,7 +55,7 @@ def batch(
 
     Example: recserve batch runs/ml-100k --users all -n 20 --out batch/ml-100k.csv
     """
-    moment = _moment(at)
+    moment = unix_time(at)
     _check_free(out, overwrite)
 
     from recommender import runs
@@ -65,7 +70,7 @@ def batch(
     _show(summary, out, n, json)
 
 
-def _moment(at: str) -> int | None:
+def unix_time(at: str) -> int | None:
     """Unix seconds, None for `last`."""
     if at == LAST:
         return None

@@ -1,4 +1,4 @@
-"""`recserve train`, `evaluate`, `export` and `releases`: from data to a release. Here is torch."""
+"""`recserve train`, `evaluate` and `releases`: from data to runs, and what became of them."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupte
 Json = Annotated[bool, typer.Option("--json", help="For a program to read.")]
 Repository = Annotated[Path, typer.Option(help="The model repository.")]
 COMPARED = "deep,item-knn,popularity"
+NEW_ITEMS = "deep,content"  # compared where the items are new: to others all of them are alike
 
 releases = typer.Typer(help="The releases of a model repository.", no_args_is_help=True)
 
@@ -62,12 +63,21 @@ def train(
 def evaluate(
     folder: Folder,
     out: Annotated[Path, typer.Option(help="Folder for report and runs.", show_default=False)],
-    protocol: Annotated[str, typer.Option(help="leave-one-out or temporal.")] = "leave-one-out",
+    protocol: Annotated[
+        str, typer.Option(help="leave-one-out, temporal or cold-items.")
+    ] = "leave-one-out",
     models: Annotated[
         str | None,
         typer.Option(
             help="Comma-separated; others are compared with the first "
-            f"[default: {COMPARED}; with --through: deep].",
+            f"[default: {COMPARED}; of cold-items {NEW_ITEMS}; with --through: deep].",
+        ),
+    ] = None,
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="RUN",
+            help="A run of `recserve adapt --protocol`, judged beside them; may repeat.",
         ),
     ] = None,
     preset: Preset = "full",
@@ -98,17 +108,26 @@ def evaluate(
     from dataclasses import asdict
     from json import dumps
 
-    from recommender import protocols
+    from recommender import protocols, runs
+    from recommender.errors import BadInput
 
     recipe = _recipe(preset, config, settings, seed)
+    adapted = [runs.read(path) for path in run or ()]
     dataset = _load(folder, config, settings)
+    compared = NEW_ITEMS if protocol == protocols.COLD_ITEMS else COMPARED
     if through is not None:
+        if protocol == protocols.COLD_ITEMS:
+            raise BadInput(
+                f"{protocol} ranks the hidden items alone, which no server can be asked for",
+                remedy="Leave --through out, or use another --protocol.",
+                field="through",
+            )
         _through(dataset, protocol, out, models or "deep", through, repository, json)
         return
     with progress_bar() as progress:
         report = protocols.evaluate(
-            dataset, protocol, out, families=(models or COMPARED).split(","),
-            config=recipe, resume=resume, progress=progress,
+            dataset, protocol, out, families=(models or compared).split(","),
+            runs=adapted, config=recipe, resume=resume, progress=progress,
         )  # fmt: skip
     if json:
         typer.echo(dumps(asdict(report), indent=2))
@@ -159,34 +178,6 @@ def _through(
         )
 
 
-def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    repository: Repository = Path("model_repository"),
-) -> None:
-    """Write the next release of RUN: ONNX and TorchScript, checked for parity before it shows.
-
-    Example: recserve export runs/ml-100k --repository model_repository
-    """
-    from export.releases import publish
-    from recommender import runs
-    from recommender.release import read_index, read_release
-
-    loaded = runs.read(run)
-    with progress_bar() as progress:
-        progress("export", 0, 1)
-        version = publish(loaded, repository)
-    release = read_release(repository, version, verify=False)  # parity and checksums are fresh
-    typer.echo(f"release {version}: {', '.join(release.models)} in {repository}")
-    for name, parity in release.details["parity"].items():
-        typer.echo(
-            f"  {name}: {parity['identical']} of {parity['rows']} rows list the same items as "
-            f"eager PyTorch, scores within {parity['largest_difference']:.1e}"
-        )
-    serving = read_index(repository).serving
-    if serving != version:
-        typer.echo(f"  release {serving} still serves")
-
-
 @releases.command("list")
 def list_releases(repository: Repository = Path("model_repository"), json: Json = False) -> None:
     """Name every release, its models and its held-out NDCG@10.
@@ -209,7 +200,8 @@ def list_releases(repository: Repository = Path("model_repository"), json: Json 
             "created": r.details["created"],
             "family": r.family,
             "models": list(r.models),
-            "ndcg@10": r.details["metrics"]["ndcg@10"]["mean"],
+            # None: an adapted model, trained elsewhere on rows that nobody held out
+            "ndcg@10": r.details["metrics"].get("ndcg@10", {}).get("mean"),
         }
         for r in found
     ]
@@ -219,8 +211,9 @@ def list_releases(repository: Repository = Path("model_repository"), json: Json 
     table = Table("release", "created", "family", "models", "held-out NDCG@10", box=None)
     for row in rows:
         mark = " (serving)" if row["serving"] else ""
+        held_out = "-" if row["ndcg@10"] is None else f"{row['ndcg@10']:.4f}"
         table.add_row(f"{row['release']}{mark}", row["created"], row["family"],
-                      ", ".join(row["models"]), f"{row['ndcg@10']:.4f}")  # fmt: skip
+                      ", ".join(row["models"]), held_out)  # fmt: skip
     Console().print(table)
 
 
@@ -275,6 +268,8 @@ def _print_report(report: Report) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from recommender.protocols import METRIC
+
     console = Console()
     for group, size in report.queries.items():
         families = list(report.models)
@@ -286,7 +281,8 @@ def _print_report(report: Report) -> None:
         console.print(table)
     for family, gap in report.against.items():
         console.print(
-            f"NDCG@10 of {next(iter(report.models))} minus {family}: {_cell(gap)} "
+            f"{METRIC[report.protocol].replace('ndcg', 'NDCG')} of {next(iter(report.models))} "
+            f"minus {family}: {_cell(gap)} "
             "(paired bootstrap)"
         )
 

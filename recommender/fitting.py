@@ -1,0 +1,254 @@
+"""Fit a blueprint's model: choose on a part held out here, then refit on every row given.
+
+    users ─┬─ newest events of each ───────────> next-item queries ──┐
+           ├─ the rest ─> encoder, signals ────> a view of them      ├─> mixer, metrics
+           └─ cuts in time ─> encoders, signals ─> views, windows  ──┘
+    all rows ─> encoder (as many epochs as were best), signals, that mixer ─> graph
+
+Works on histories; knows no data folder and no run folder but the one for checkpoints.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recommender.ablate import ablation
+from recommender.contract import Array
+from recommender.data.split import Query, cuts, newest, requests, strangers
+from recommender.data.timing import REAL
+from recommender.errors import DataError, TrainingError
+from recommender.evaluate import Judged, judge, rank
+from recommender.models.deep import Deep
+from recommender.models.encoder import Encoder
+from recommender.models.families import Blueprint, fit_scorer
+from recommender.models.graph import Graph
+from recommender.models.learn import Progress, silent, train_encoder
+from recommender.models.mix import View, cut_views, fit_mixer, next_item_view
+from recommender.models.mixer import Mixer
+from recommender.models.scorer import UserInputs
+from recommender.users import Users
+
+_CELLS = 40_000_000  # queries x items of a mixer's epoch: keeps its time within minutes
+_HELD_OUT = 3000  # next-item queries that early stopping asks, at most
+_MANY = 4_000  # items from which on signals are fitted at fewer moments: EASE's inverse is cubic
+_STRANGERS = 1000  # users who ask with their history hidden, at most
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fitted:
+    graph: Graph
+    metrics: Mapping[str, Any]  # of the held-out part
+    details: Mapping[str, Any]
+
+
+def fit(
+    blueprint: Blueprint,
+    users: Users,
+    *,
+    checkpoints: Path | None = None,
+    progress: Progress = silent,
+) -> Fitted:
+    """Choose on held-out last events of `users`, then refit on all of `users`.
+
+    `checkpoints` is a folder to go on from after an interruption.
+    """
+    config = blueprint.config
+    rest, queries = newest(
+        users, config.mixer.held_out, config.training.seed, repurchase=blueprint.repurchase
+    )
+    if not queries:
+        raise DataError(
+            "nothing can be held out to choose by: nobody's newest event is of an item that is "
+            "new to the user",
+            remedy="Bring longer histories, or set repurchase = true where items are wanted again.",
+        )
+    if blueprint.family == "deep":
+        return _fit_deep(blueprint, users, rest, queries, checkpoints, progress)
+    held_out = _judged(blueprint, fit_scorer(blueprint, rest), _last(queries), rest)
+    scorer = fit_scorer(blueprint, users)
+    return Fitted(graph=blueprint.graph(scorer), metrics=held_out.to_json(), details={})
+
+
+def _last(queries: Sequence[Query]) -> list[Query]:
+    """The newest query of each user: what a release's held-out metrics are measured on."""
+    newest_of = {query.user: query for query in queries}
+    return list(newest_of.values())
+
+
+def _fit_deep(
+    blueprint: Blueprint,
+    users: Users,
+    rest: Users,
+    queries: Sequence[Query],
+    checkpoints: Path | None,
+    progress: Progress,
+) -> Fitted:
+    recipe = blueprint.config
+    queries = _some(queries, min(recipe.mixer.queries, _CELLS // blueprint.items))
+    encoders = _Encoders(blueprint, checkpoints, progress)
+    asked = _some(queries, _HELD_OUT)
+
+    def score(encoder: Encoder) -> float:
+        judged = _judged(blueprint, _EncoderAlone(encoder), asked, rest)
+        return float(judged.values["ndcg@10"].mean())
+
+    searched, curve = encoders.train("search", rest, recipe.training.epochs, score)
+    views = _views(blueprint, encoders, searched, users, rest, queries)
+    held_out = _cross_judged(blueprint, views, _last(queries), progress)
+    paid = {}
+    if recipe.mixer.ablate:
+        paid = ablation(blueprint, views, _cross_ndcg, progress)
+    mixer = _mixed(blueprint, views, progress)
+    epochs = int(np.argmax(curve)) + 1 if curve else 0
+    encoder, _ = encoders.train("refit", users, epochs, None)
+    return Fitted(
+        graph=blueprint.graph(blueprint.deep(users, encoder, mixer)),
+        metrics=held_out.to_json(),
+        details={"epochs": epochs, "curve": [round(s, 5) for s in curve], **paid},
+    )
+
+
+class _Encoders:
+    """Trains encoders of the blueprint on several parts of the rows, each with its checkpoint."""
+
+    def __init__(self, blueprint: Blueprint, checkpoints: Path | None, progress: Progress) -> None:
+        self.blueprint, self.checkpoints, self.progress = blueprint, checkpoints, progress
+        self.used = "encoder" in blueprint.signals.use
+
+    def train(
+        self,
+        name: str,
+        users: Users,
+        epochs: int,
+        score: Callable[[Encoder], float] | None,
+        start: Encoder | None = None,
+    ) -> tuple[Encoder | None, list[float]]:
+        """A fresh encoder, or a copy of `start` trained on; None where encoders are left out."""
+        if not self.used:
+            return None, []
+        torch.manual_seed(self.blueprint.config.training.seed)
+        encoder = copy.deepcopy(start) if start is not None else self.blueprint.encoder()
+        scores = train_encoder(
+            encoder,
+            users,
+            self.blueprint.config.training,
+            epochs=epochs,
+            score=score,
+            checkpoint=self.checkpoints / f"checkpoint-{name}.pt" if self.checkpoints else None,
+            progress=lambda what, done, total: self.progress(f"{name}, {what}", done, total),
+        )
+        config = self.blueprint.config.training
+        _check_finite(encoder, "training.learning_rate", config.learning_rate)
+        return encoder, scores
+
+
+def _views(
+    blueprint: Blueprint,
+    encoders: _Encoders,
+    searched: Encoder | None,
+    users: Users,
+    rest: Users,
+    queries: Sequence[Query],
+) -> list[View]:
+    """The next-item view, and one for each cut in time; all share a mixer, yet to be trained.
+
+    Without cuts, as in made-up time, nobody would ask without a history: then some ask once
+    more with theirs hidden.
+    """
+    config, mixer = blueprint.config.mixer, blueprint.mixer()
+    moments = []
+    if blueprint.time_kind == REAL:
+        count = config.cuts if blueprint.items <= _MANY else min(3, config.cuts)
+        moments = cuts(users, count, repurchase=blueprint.repurchase)
+    found: list[tuple[Deep, Sequence[Query], Users]] = []
+    encoder = None
+    for number, (known, asked) in enumerate(moments):
+        epochs = config.cut_epochs if number == 0 else max(1, config.cut_epochs // 3)
+        encoder, _ = encoders.train(f"cut {number + 1}", known, epochs, None, encoder)
+        found.append((blueprint.deep(known, encoder, mixer), asked, known))
+    now = blueprint.deep(rest, searched, mixer)
+    if not found:
+        found.append((now, strangers(users, rest, _STRANGERS), rest))
+    return [next_item_view(now, queries, rest), *cut_views(found, len(queries))]
+
+
+def _mixed(blueprint: Blueprint, views: Sequence[View], progress: Progress) -> Mixer:
+    """A fresh mixer, trained on `views` and given to their scorers."""
+    config = blueprint.config
+    torch.manual_seed(config.training.seed)
+    mixer = blueprint.mixer()
+    for view in views:
+        view.scorer.mixer = mixer
+    asked = [view for view in views if len(view.queries)]
+    fit_mixer(
+        mixer, asked, blueprint.limits, config.mixer, seed=config.training.seed, progress=progress
+    )
+    _check_finite(mixer, "mixer.learning_rate", config.mixer.learning_rate)
+    return mixer
+
+
+def _check_finite(trained: nn.Module, setting: str, rate: float) -> None:
+    """Raise TrainingError where weights are not all numbers: such a model ranks nothing."""
+    for name, value in trained.state_dict().items():
+        if not value.isfinite().all():
+            raise TrainingError(
+                f"training diverged: {name} is not all finite numbers ({setting} = {rate:g})",
+                remedy=f"Lower it, for example --set {setting}={rate / 4:g}.",
+            )
+
+
+def _some(queries: Sequence[Query], most: int) -> Sequence[Query]:
+    """Every so many-th query, so that `most` are left."""
+    if len(queries) <= most:
+        return queries
+    return [queries[i] for i in np.linspace(0, len(queries) - 1, most).astype(int)]
+
+
+class _EncoderAlone(nn.Module):
+    """The encoder as a scorer, for early stopping."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = [encoder]  # in a list: not to be frozen with the graph around it
+        self.table = encoder.item_table().detach()
+
+    def forward(self, user: UserInputs) -> Tensor:
+        (encoder,) = self.encoder
+        query = encoder(user, self.table, last_only=True)
+        return F.linear(query, self.table, encoder.bias)
+
+
+def _judged(
+    blueprint: Blueprint, scorer: nn.Module, queries: Sequence[Query], users: Users
+) -> Judged:
+    items, _ = rank(blueprint.graph(scorer), requests(queries, users), blueprint.limits)
+    return judge(items, queries, len(blueprint.catalogue))
+
+
+def _cross_ndcg(blueprint: Blueprint, views: Sequence[View]) -> Array:
+    judged = _cross_judged(blueprint, views, views[0].queries, silent)
+    return judged.values["ndcg@10"]
+
+
+def _cross_judged(
+    blueprint: Blueprint, views: Sequence[View], queries: Sequence[Query], progress: Progress
+) -> Judged:
+    """Metrics of next-item queries in which no user is judged by a mixer that has seen them."""
+    items, judged = [], []
+    for half in (0, 1):
+        learned = [v.part(np.array([q.user % 2 != half for q in v.queries])) for v in views]
+        _mixed(blueprint, learned, progress)
+        asked = [q for q in queries if q.user % 2 == half]
+        graph = blueprint.graph(views[0].scorer)
+        items.append(rank(graph, requests(asked, views[0].users), blueprint.limits)[0])
+        judged += asked
+    return judge(np.concatenate(items), judged, len(blueprint.catalogue))

@@ -1,0 +1,68 @@
+"""`recserve explain`: why a run recommends what it recommends, offline. Here is torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from serving.commands.batch import LAST, unix_time
+
+if TYPE_CHECKING:
+    from recommender.explain import Explanation
+
+
+def explain(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    user: Annotated[
+        str, typer.Option(help="The user's id; a new one is welcome.", show_default=False)
+    ],
+    item: Annotated[
+        list[str] | None,
+        typer.Option(help="An item's id; repeat for more. Left out: the user's best items."),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many of the best items.")] = 3,
+    at: Annotated[
+        str,
+        typer.Option(
+            metavar="UNIX_TIME|last",
+            help="The moment of the request; last: the user's last event (the end of the data for "
+            "a user without one).",
+        ),
+    ] = LAST,
+    json: Annotated[
+        bool, typer.Option("--json", help="With every signal's number, for a program to read.")
+    ] = False,
+) -> None:
+    """Say which items of a user's history, and which signals, spoke most for an item.
+
+    Example: recserve explain runs/ml-100k --user 196 --item 50
+    """
+    moment = unix_time(at)
+
+    from recommender import runs
+    from recommender.explain import explain as explained
+
+    explanation = explained(runs.read(run), user, item or [], n=n, at=moment)
+    if json:
+        from dataclasses import asdict
+        from json import dumps
+
+        typer.echo(dumps(asdict(explanation), indent=2, ensure_ascii=False))
+    else:
+        _show(explanation)
+
+
+def _show(explanation: Explanation) -> None:
+    from datetime import UTC, datetime
+
+    from recommender.reasons import titled
+
+    moment = datetime.fromtimestamp(explanation.request_time, UTC)
+    typer.echo(f"For user {explanation.user_id}, at {moment:%Y-%m-%d %H:%M} UTC")
+    if not explanation.known:
+        typer.echo("  unknown to the run: answered as a new user")
+    for place, item in enumerate(explanation.items, start=1):
+        typer.echo(f"{place:>3}  {titled(item.item_id, item.title)}  ({item.score:.3f})")
+        typer.echo(f"     {item.reason.text}")

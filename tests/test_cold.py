@@ -1,0 +1,374 @@
+"""Who and what nobody knows yet: strangers, untouched items, items added to a finished run.
+
+The data's answer is known: a user's region names the group that the user walks in, and an item's
+category names its group.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import polars as pl
+import pytest
+import scipy.sparse as sp
+
+from recommender import config, protocols, runs
+from recommender.cold_items import CHANCE, among, chance
+from recommender.contract import Array, inputs
+from recommender.data.dataset import Dataset, load
+from recommender.data.hidden import cold_items, hidden_items
+from recommender.data.split import Query
+from recommender.data.synthetic import START, write_synthetic
+from recommender.errors import DataError, RunError
+from recommender.evaluate import CUTOFFS, rank
+from recommender.features import Request, tensors
+from recommender.grow import grow, read_items
+from recommender.metrics import per_query
+from recommender.models.cold import likeness, place_in_table
+from recommender.models.families import FAMILIES
+from recommender.models.itemtoitem import Neighbours
+from recommender.release import read_release
+from recommender.runs import Run
+from recommender.train import blueprint_of, fit_run, train
+from recommender.users import EMPTY
+
+GROUPS, ITEMS, UNTOUCHED = 3, 150, 5  # untouched: of each group
+LATELY = 6  # events
+HITS = ("item-000000", "item-000001", "item-000002")  # one of each group
+SMALL = (
+    "training.epochs=6", "encoder.width=16", "encoder.layers=1", "training.batch=16",
+    "mixer.cuts=2", "mixer.cut_epochs=3", "mixer.queries=800",
+)  # fmt: skip
+
+
+def of_groups(prefix: str) -> pl.DataFrame:
+    """UNTOUCHED items of each group, as the synthetic data names them."""
+    group = np.arange(GROUPS * UNTOUCHED) % GROUPS
+    return pl.DataFrame(
+        {
+            "item_id": [f"{prefix}-{i}" for i in range(len(group))],
+            "title": [f"{prefix} {i} of group {g}" for i, g in enumerate(group)],
+            "categories": [f"group-{g:03d}" for g in group],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthetic data with untouched items, users who come one after another, each for a week, and
+    three hits that most of them came upon."""
+    folder = tmp_path_factory.mktemp("cold") / "data"
+    write_synthetic(folder, users=500, items=ITEMS, events=5000, seed=5)
+    items = pl.read_csv(folder / "items.csv")
+    pl.concat([items, of_groups("untouched")]).write_csv(folder / "items.csv")
+    rng = np.random.default_rng(5)
+    came = pl.DataFrame(
+        {
+            "user_id": [f"user-{u:06d}" for u in range(500)],
+            "came": rng.integers(0, 80 * 86_400, 500),
+            "item_id": [HITS[u % 3] for u in range(500)],
+        }
+    )
+    events = pl.read_csv(folder / "interactions.csv").join(came.drop("item_id"), on="user_id")
+    week = (pl.col("timestamp") - pl.col("timestamp").min()) // 13 + pl.col("came") + START
+    hits = came.head(400).with_columns(timestamp=pl.col("came") + START + 86_400)
+    columns = ["user_id", "item_id", "timestamp"]
+    both = pl.concat([events.with_columns(timestamp=week).select(columns), hits.select(columns)])
+    both.write_csv(folder / "interactions.csv")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cold_dataset(folder: Path) -> Dataset:
+    return load(folder)[0]
+
+
+@pytest.fixture(scope="module")
+def cold_run(cold_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("cold-run") / "run"
+    train(cold_dataset, out, config=config.read("quick", settings=SMALL))
+    return runs.read(out)
+
+
+def group_of(run: Run, index: int) -> int:
+    (name,) = run.blueprint.catalogue.categories_of(index)
+    return int(name.removeprefix("group-"))
+
+
+def groups_of(run: Run, items: Array) -> Array:
+    """[Q, n] of items [Q, n]."""
+    found: Array = np.vectorize(lambda item: group_of(run, int(item)))(items)
+    return found
+
+
+def settled(run: Run) -> tuple[list[Request], Array]:
+    """Users whose last events all lie in one group, asked at the last of them; and that group."""
+    asked, homes = [], []
+    for row, history in enumerate(run.users.histories()):
+        group = groups_of(run, history.items[-LATELY:])
+        if len(set(group)) == 1:
+            features = run.users.features[row]
+            time = int(history.times[-1])
+            asked.append(Request(history=history, request_time=time, user_features=features))
+            homes.append(group[0])
+    assert len(asked) > 50
+    return asked, np.array(homes)
+
+
+# Strangers
+
+
+def test_a_stranger_with_a_region_gets_items_of_its_group(cold_run: Run) -> None:
+    asked = [
+        Request(
+            request_time=cold_run.blueprint.clock,
+            user_features=cold_run.user_features.indexes({"region": f"region-{region:03d}"}),
+        )
+        for region in range(GROUPS)
+    ]
+    items, _ = rank(cold_run.graph, asked, cold_run.blueprint.limits)
+    right = groups_of(cold_run, items[:, :10]) == np.arange(GROUPS)[:, None]
+    assert right.mean() > 0.6  # a third by chance
+
+
+def test_a_stranger_of_whom_nothing_is_known_gets_what_is_popular(cold_run: Run) -> None:
+    items, _ = rank(
+        cold_run.graph, [Request(request_time=cold_run.blueprint.clock)], cold_run.blueprint.limits
+    )
+    catalogue = cold_run.blueprint.catalogue
+    assert set(catalogue.indexes(HITS)) <= set(items[0, :10])
+    counts = np.bincount(cold_run.users.items, minlength=len(catalogue) + 1)
+    assert counts[items[0, :20]].mean() > counts[1 : ITEMS + 1].mean()
+    assert len(set(groups_of(cold_run, items[:1, :20])[0])) == GROUPS
+
+
+# Untouched items
+
+
+def test_an_untouched_item_goes_to_the_users_of_its_group(
+    cold_run: Run, cold_dataset: Dataset
+) -> None:
+    new = cold_dataset.catalogue.indexes(of_groups("untouched")["item_id"])
+    assert not np.isin(new, cold_run.users.items).any()
+    asked, homes = settled(cold_run)
+    items, _ = rank(among(cold_run, new), asked, cold_run.blueprint.limits)
+    assert (np.sort(items[:, : len(new)], axis=1) == np.sort(new)).all()
+    assert (items[:, len(new) :] == 0).all()
+    right = groups_of(cold_run, items[:, :UNTOUCHED]) == homes[:, None]
+    assert right.mean() > 0.8  # a third by chance
+
+
+def test_an_untouched_item_takes_after_touched_ones_whatever_its_untouched_twins() -> None:
+    near, far = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]
+    nothing = [0.0, 0.0, 0.0]
+    rows = [nothing, *[near] * 2, far, *[near] * 100, nothing]  # padding, touched, untouched
+    touched = np.zeros(len(rows), bool)
+    touched[1:4] = True
+    like = likeness(sp.csr_array(np.array(rows, np.float32)), touched).toarray()
+    assert like[4:104, 1:3] == pytest.approx(0.5)
+    assert like[4:104].sum(axis=1) == pytest.approx(1)
+    assert not like[:4].any()
+    assert not like[104].any()
+
+
+def test_who_touches_nothing_alike_speaks_and_is_spoken_of_in_no_table() -> None:
+    table = Neighbours(
+        item=np.array([[0, 0], [2, 0], [1, 0], [0, 0], [0, 0]]),
+        weight=np.array([[0, 0], [0.5, 0], [0.25, 0], [0, 0], [0, 0]], np.float32),
+    )
+    like = np.zeros((5, 5), np.float32)
+    like[3, 2] = 1.0  # item 3 takes after item 2, item 4 after none
+    placed = place_in_table(table, sp.csr_array(like)).sparse().toarray()
+    assert placed[1].tolist() == [0, 0, 0.5, 0.5, 0]
+    assert placed[3].tolist() == [0, 0.25, 0, 0, 0]
+    assert not placed[4].any()
+    assert not placed[:, 4].any()
+
+
+# Items added to a finished run
+
+
+@pytest.fixture(scope="module")
+def added(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("new") / "new-items.csv"
+    of_groups("new").write_csv(path)
+    return path
+
+
+def test_items_added_at_export_go_to_the_users_of_their_group_through_onnx(
+    cold_run: Run, added: Path, tmp_path: Path
+) -> None:
+    runs.write(cold_run, tmp_path / "run")
+    done = recserve("export", tmp_path / "run", "--repository", tmp_path / "r", "--items", added)
+    assert done.returncode == 0, done.stderr
+    assert f"{GROUPS * UNTOUCHED} items are new, 0 were there already" in done.stdout
+    release = read_release(tmp_path / "r")
+    old, catalogue = cold_run.blueprint.catalogue, release.catalogue
+    assert catalogue.item_ids[: len(old)] == old.item_ids
+    new = catalogue.indexes(of_groups("new")["item_id"])
+    assert new.tolist() == list(range(len(old) + 1, len(catalogue) + 1))
+    assert not catalogue.popularity[new - 1].any()
+    assert release.details["metrics"] == cold_run.metrics
+    assert release.details["training"]["added"] == [
+        {"new": len(new), "refreshed": 0, "without_content": 0}
+    ]
+
+    limits, model = release.limits, release.home / "model.onnx"
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    everything_else = np.arange(1, len(old) + 1)
+    right = []
+    for request, home in zip(*settled(cold_run), strict=True):
+        arrays = tensors([replace(request, exclude=everything_else)], limits)
+        (item,) = session.run(["item"], {t.name: arrays[t.name] for t in inputs(limits)})
+        assert sorted(item[0, : len(new)]) == new.tolist()
+        groups = [catalogue.categories_of(int(i)) for i in item[0, :UNTOUCHED]]
+        right += [group == (f"group-{home:03d}",) for group in groups]
+    assert np.mean(right) > 0.8
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_takes_new_items_and_reads_back(
+    family: str, cold_run: Run, cold_dataset: Dataset, added: Path, tmp_path: Path
+) -> None:
+    run = cold_run
+    if family != "deep":
+        blueprint = blueprint_of(family, cold_dataset.users, cold_dataset, config.read())
+        run = fit_run(blueprint, cold_dataset.users, cold_dataset)
+    grown = grow(run, read_items(added)[0])
+    runs.write(grown, tmp_path / "run")
+    again = runs.read(tmp_path / "run")
+    assert len(again.blueprint.catalogue) == len(run.blueprint.catalogue) + GROUPS * UNTOUCHED
+    asked, limits = settled(run)[0][:40], run.blueprint.limits
+    for first, second in zip(rank(grown.graph, asked, limits), rank(again.graph, asked, limits),
+                             strict=True):  # fmt: skip
+        assert (first == second).all()
+    new = np.arange(run.blueprint.items, grown.blueprint.items)
+    items, scores = rank(among(grown, new), asked, limits)
+    assert (np.sort(items[:, : len(new)], axis=1) == new).all()
+    assert np.isfinite(scores[:, : len(new)]).all()
+
+
+def test_known_ids_keep_their_place_and_their_signals_and_show_what_is_given(
+    cold_run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text(
+        "item_id,title,categories\nitem-000004,Another title,\nitem-000007,,group-000\n"
+    )
+    grown = grow(cold_run, read_items(path)[0])
+    catalogue, old = grown.blueprint.catalogue, cold_run.blueprint.catalogue
+    assert catalogue.item_ids == old.item_ids
+    one, two = catalogue.indexes(["item-000004", "item-000007"])
+    assert (catalogue.title(one), catalogue.categories_of(one)) == ("Another title", ("group-001",))
+    assert (catalogue.title(two), catalogue.categories_of(two)) == (old.title(two), ("group-000",))
+    asked, limits = settled(cold_run)[0], cold_run.blueprint.limits
+    before, after = (rank(r.graph, asked, limits) for r in (cold_run, grown))
+    assert (before[0] == after[0]).all()
+    only = [Request(category_mask=catalogue.category_mask(["group-000"]))]
+    assert two in rank(grown.graph, only, limits)[0][0]
+    assert two not in rank(cold_run.graph, only, limits)[0][0]
+
+
+def test_a_new_category_can_be_filtered_by(cold_run: Run) -> None:
+    frame = pl.DataFrame({"item_id": ["a", "b"], "categories": ["a first one", "group-001"]})
+    grown = grow(cold_run, frame)
+    catalogue, limits = grown.blueprint.catalogue, grown.blueprint.limits
+    asked = [Request(category_mask=catalogue.category_mask([name]))
+             for name in ("a first one", "group-001")]  # fmt: skip
+    first, group = rank(grown.graph, asked, limits)[0]
+    assert first[first > 0].tolist() == [catalogue.index("a")]
+    assert catalogue.index("b") in group
+    assert {group_of(grown, int(i)) for i in group[group > 0]} == {1}
+    assert grown.details["added"] == [{"new": 2, "refreshed": 0, "without_content": 1}]
+
+
+def test_more_categories_than_the_filter_has_places_for_are_refused(cold_run: Run) -> None:
+    frame = pl.DataFrame(
+        {"item_id": ["a"], "categories": ["|".join(f"more-{i}" for i in range(61))]}
+    )
+    with pytest.raises(RunError, match=r"64 categories \('more-0' is new\).* 63 places"):
+        grow(cold_run, frame)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("new.csv", None, "new.csv does not exist"),
+        ("new.txt", "item_id\na\n", "new.txt is no table"),
+        ("new.csv", "id,title\na,A\n", "no column item_id"),
+    ],
+)
+def test_a_file_that_is_no_table_of_items_is_refused(
+    tmp_path: Path, name: str, text: str | None, says: str
+) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=says):
+        read_items(tmp_path / name)
+
+
+def recserve(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "serving.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+
+
+# The protocol
+
+
+def test_hidden_items_are_new_to_training_and_all_that_is_asked_for(cold_dataset: Dataset) -> None:
+    users = cold_dataset.users
+    split = cold_items(users)
+    hidden = hidden_items(users, split)
+    assert len(hidden) == ITEMS // 10
+    assert not np.isin(split.train_valid.items, hidden).any()
+    assert len(split.train_valid.items) == int((~np.isin(users.items, hidden)).sum())
+    assert len(split.test) > 100
+    for query in split.test:
+        whole = users.history(query.user)
+        n = len(query.history)
+        assert n
+        assert (query.history.items == whole.items[:n]).all()
+        assert whole.items[n] in hidden
+        assert query.request_time == whole.times[n - 1]
+        assert set(query.targets) == set(whole.items) & set(hidden)
+    again, other = cold_items(users), cold_items(users, seed=1)
+    assert (hidden_items(users, again) == hidden).all()
+    assert set(hidden_items(users, other)) != set(hidden)
+
+
+@pytest.mark.parametrize("candidates", [7, 30])
+def test_what_a_random_order_reaches_is_what_many_random_orders_reach(candidates: int) -> None:
+    rng = np.random.default_rng(0)
+    targets = [np.arange(1, n + 1) for n in (1, 3, min(25, candidates))]
+    queries = [Query(user=0, history=EMPTY, request_time=0, targets=t) for t in targets]
+    expected = chance(queries, candidates)
+    orders = np.stack([rng.permutation(candidates) + 1 for _ in range(4_000)])
+    orders = np.pad(orders, ((0, 0), (0, 20)))  # 0 where there are fewer
+    for row, wanted in enumerate(targets):
+        for k in CUTOFFS:
+            for name, found in per_query(orders, [wanted] * len(orders), k).items():
+                assert expected.values[f"{name}@{k}"][row] == pytest.approx(found.mean(), abs=0.03)
+
+
+def test_new_items_are_ranked_better_by_their_content_than_by_chance(
+    cold_dataset: Dataset, tmp_path: Path
+) -> None:
+    report = protocols.evaluate(
+        cold_dataset, protocols.COLD_ITEMS, tmp_path, families=["content", "popularity"],
+        config=config.read(),
+    )  # fmt: skip
+    assert report.models[CHANCE]["all"]["recall@10"]["mean"] == pytest.approx(10 / 15)
+    assert (
+        report.models["content"]["all"]["ndcg@10"]["mean"]
+        > 1.2 * (report.models[CHANCE]["all"]["ndcg@10"]["mean"])
+    )
+    gap = report.against[CHANCE]
+    assert gap["mean"] - gap["half"] > 0
+    assert set(report.against) == {"popularity", CHANCE}
+    assert "they are new" in " ".join((tmp_path / "cold-items.html").read_text().split())
+    assert CHANCE in (tmp_path / "cold-items.json").read_text()
