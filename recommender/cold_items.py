@@ -51,6 +51,7 @@ def chance(queries: Sequence[Query], candidates: int) -> Judged:
     """
     wanted = np.array([len(q.targets) for q in queries], np.float64)
     values: dict[str, Array] = {}
+    coverage = {}
     for cutoff in CUTOFFS:
         k = min(cutoff, candidates)
         rank = np.arange(k)
@@ -68,4 +69,5 @@ def chance(queries: Sequence[Query], candidates: int) -> Judged:
             f"f1@{cutoff}": 2 * hits / (wanted + cutoff),
             f"mrr@{cutoff}": ((before - missed) / (rank + 1)).sum(axis=1),
         }
-    return Judged(values=values, coverage={})
+        coverage[f"coverage@{cutoff}"] = 1 - (1 - k / candidates) ** len(wanted)
+    return Judged(values=values, coverage=coverage)

@@ -26,6 +26,7 @@ class EncoderConfig:
     layers: int = 2
     heads: int = 2
     dropout: float = 0.2
+    reach: int = 100  # newest events read for an answer: attention's cost grows with their square
     blank: float = 0.1  # share of history tokens blanked out in training
 
 
@@ -56,7 +57,7 @@ SIGNALS = ("encoder", *HEADS, "trend", "popularity", "age", "affinity")
 @dataclass(frozen=True, kw_only=True)
 class SignalConfig:
     use: tuple[str, ...] = SIGNALS  # names of SIGNALS; fewer cost less
-    neighbours: int = 256  # M, items kept per item of a table
+    neighbours: int = 128  # M, items kept per item of a table
     shrink: float = 10.0  # added to a cosine's denominator: few co-occurrences count less
     ridge: float = 5.0  # of EASE, times the mean events of an item: sparse data is trusted sooner
     ease_items: int = 6000  # the most popular ones: its inverse is dense

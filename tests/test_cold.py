@@ -6,6 +6,7 @@ category names its group.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,7 +18,8 @@ import polars as pl
 import pytest
 import scipy.sparse as sp
 
-from recommender import config, protocols, runs
+from export.to_onnx import write_onnx
+from recommender import config, runs
 from recommender.cold_items import CHANCE, among, chance
 from recommender.contract import Array, inputs
 from recommender.data.dataset import Dataset, load
@@ -33,6 +35,7 @@ from recommender.models.cold import likeness, place_in_table
 from recommender.models.families import FAMILIES
 from recommender.models.itemtoitem import Neighbours
 from recommender.release import read_release
+from recommender.report import leaks
 from recommender.runs import Run
 from recommender.train import blueprint_of, fit_run, train
 from recommender.users import EMPTY
@@ -200,27 +203,17 @@ def added(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_items_added_at_export_go_to_the_users_of_their_group_through_onnx(
+def test_an_added_item_goes_to_the_users_of_its_group_through_the_exported_model(
     cold_run: Run, added: Path, tmp_path: Path
 ) -> None:
-    runs.write(cold_run, tmp_path / "run")
-    done = recserve("export", tmp_path / "run", "--repository", tmp_path / "r", "--items", added)
-    assert done.returncode == 0, done.stderr
-    assert f"{GROUPS * UNTOUCHED} items are new, 0 were there already" in done.stdout
-    release = read_release(tmp_path / "r")
-    old, catalogue = cold_run.blueprint.catalogue, release.catalogue
-    assert catalogue.item_ids[: len(old)] == old.item_ids
+    grown = grow(cold_run, read_items(added)[0])
+    limits, catalogue = grown.blueprint.limits, grown.blueprint.catalogue
+    write_onnx(grown.graph, limits, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(
+        tmp_path / "model.onnx", providers=["CPUExecutionProvider"]
+    )
     new = catalogue.indexes(of_groups("new")["item_id"])
-    assert new.tolist() == list(range(len(old) + 1, len(catalogue) + 1))
-    assert not catalogue.popularity[new - 1].any()
-    assert release.details["metrics"] == cold_run.metrics
-    assert release.details["training"]["added"] == [
-        {"new": len(new), "refreshed": 0, "without_content": 0}
-    ]
-
-    limits, model = release.limits, release.home / "model.onnx"
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    everything_else = np.arange(1, len(old) + 1)
+    everything_else = np.arange(1, cold_run.blueprint.items)
     right = []
     for request, home in zip(*settled(cold_run), strict=True):
         arrays = tensors([replace(request, exclude=everything_else)], limits)
@@ -228,7 +221,26 @@ def test_items_added_at_export_go_to_the_users_of_their_group_through_onnx(
         assert sorted(item[0, : len(new)]) == new.tolist()
         groups = [catalogue.categories_of(int(i)) for i in item[0, :UNTOUCHED]]
         right += [group == (f"group-{home:03d}",) for group in groups]
-    assert np.mean(right) > 0.8
+    assert np.mean(right) > 0.8  # a third by chance
+
+
+def test_a_release_with_added_items_says_so_and_keeps_the_run_s_figures(
+    cold_dataset: Dataset, added: Path, tmp_path: Path
+) -> None:
+    run = train(cold_dataset, tmp_path / "run", family="content", config=config.read())
+    done = recserve("export", tmp_path / "run", "--repository", tmp_path / "r", "--items", added)
+    assert done.returncode == 0, done.stderr
+    assert f"{GROUPS * UNTOUCHED} items are new, 0 were there already" in done.stdout
+    release = read_release(tmp_path / "r")
+    old, catalogue = run.blueprint.catalogue, release.catalogue
+    assert catalogue.item_ids == (*old.item_ids, *of_groups("new")["item_id"])
+    assert catalogue.categories[len(old) :] == tuple((c,) for c in of_groups("new")["categories"])
+    assert not catalogue.popularity[len(old) :].any()
+    assert (catalogue.popularity[: len(old)] == old.popularity).all()
+    assert release.details["metrics"] == run.metrics
+    assert release.details["training"]["added"] == [
+        {"new": GROUPS * UNTOUCHED, "refreshed": 0, "without_content": 0}
+    ]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -341,6 +353,16 @@ def test_hidden_items_are_new_to_training_and_all_that_is_asked_for(cold_dataset
     assert set(hidden_items(users, other)) != set(hidden)
 
 
+def test_a_split_that_trains_on_hidden_items_is_refused(cold_dataset: Dataset) -> None:
+    users, name = cold_dataset.users, "events of hidden items in training"
+    split = cold_items(users)
+    fair = leaks.check(cold_dataset, split, "cold-items")
+    leaks.refuse(fair)
+    assert {f.name: f.verdict for f in fair}[name] == leaks.NOTE
+    broken = leaks.check(cold_dataset, replace(split, train_valid=users), "cold-items")
+    assert {f.name: f.verdict for f in broken}[name] == leaks.FAILED
+
+
 @pytest.mark.parametrize("candidates", [7, 30])
 def test_what_a_random_order_reaches_is_what_many_random_orders_reach(candidates: int) -> None:
     rng = np.random.default_rng(0)
@@ -356,19 +378,26 @@ def test_what_a_random_order_reaches_is_what_many_random_orders_reach(candidates
 
 
 def test_new_items_are_ranked_better_by_their_content_than_by_chance(
-    cold_dataset: Dataset, tmp_path: Path
+    folder: Path, tmp_path: Path
 ) -> None:
-    report = protocols.evaluate(
-        cold_dataset, protocols.COLD_ITEMS, tmp_path, families=["content", "popularity"],
-        config=config.read(),
-    )  # fmt: skip
-    assert report.models[CHANCE]["all"]["recall@10"]["mean"] == pytest.approx(10 / 15)
-    assert (
-        report.models["content"]["all"]["ndcg@10"]["mean"]
-        > 1.2 * (report.models[CHANCE]["all"]["ndcg@10"]["mean"])
-    )
-    gap = report.against[CHANCE]
+    done = recserve("evaluate", folder, "--protocol", "cold-items", "--out", tmp_path,
+                    "--models", "content,popularity")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"recall@10 of content minus {CHANCE}" in " ".join(done.stdout.split())
+    report = json.loads((tmp_path / "cold-items.json").read_text())
+    random, content = (report["models"][name]["all"] for name in (CHANCE, "content"))
+    assert random["recall@10"]["mean"] == pytest.approx(10 / 15)
+    assert random["coverage@10"]["mean"] == pytest.approx(1)
+    assert content["ndcg@10"]["mean"] > 1.2 * random["ndcg@10"]["mean"]
+    gap = report["against"][CHANCE]
     assert gap["mean"] - gap["half"] > 0
-    assert set(report.against) == {"popularity", CHANCE}
-    assert "they are new" in " ".join((tmp_path / "cold-items.html").read_text().split())
-    assert CHANCE in (tmp_path / "cold-items.json").read_text()
+    assert set(report["against"]) == {"popularity", CHANCE}
+    page = (tmp_path / "cold-items.html").read_text()
+    assert "A random order finds 10 / 15 of them" in page
+
+
+def test_a_server_is_not_asked_to_rank_the_hidden_items_alone(folder: Path, tmp_path: Path) -> None:
+    done = recserve("evaluate", folder, "--protocol", "cold-items", "--out", tmp_path,
+                    "--through", "grpc://127.0.0.1:31300")  # fmt: skip
+    assert done.returncode == 2
+    assert "cold-items ranks the hidden items alone" in done.stderr

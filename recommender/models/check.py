@@ -20,8 +20,7 @@ from recommender.features import Request, tensors
 from recommender.models.exported import Exported
 from recommender.models.families import Blueprint
 from recommender.models.scorer import UserInputs
-from recommender.models.selection import _SCORE_LIMIT as SCORE_LIMIT
-from recommender.models.selection import _SCORE_STEPS as SCORE_STEPS
+from recommender.models.selection import SCORE_LIMIT, SCORE_STEPS
 from recommender.users import Users
 
 TOLERANCE = 1e-4  # of scores, as in the parity check of an export

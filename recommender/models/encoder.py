@@ -50,7 +50,7 @@ class Encoder(nn.Module):
         self.user = nn.ParameterList(torch.randn(size, d) * d**-0.5 / 2 for size in user_sizes)
         self.strength = nn.Parameter(torch.zeros(d))
         self.bias = nn.Parameter(torch.zeros(items))
-        self.blank = config.blank
+        self.blank, self.reach = config.blank, config.reach
         self.dropout = nn.Dropout(config.dropout)
         self.by_distance = nn.Embedding(max_length, config.heads)
         self.by_time = nn.Embedding(_TIME_BUCKETS, config.heads)
@@ -69,7 +69,10 @@ class Encoder(nn.Module):
         return self.item.weight + of_categories_ND
 
     def forward(self, user: UserInputs, table_ND: Tensor, *, last_only: bool) -> Tensor:
-        """Query vectors [B, L, d]; with `last_only` those of the last position, [B, d]."""
+        """Query vectors [B, L, d]; with `last_only` those of the last position, [B, d], by the
+        newest `reach` events."""
+        if last_only:
+            user = user.newest(self.reach)
         x_BLD = F.embedding(user.history_BL, table_ND) + user.weight_BL[:, :, None] * self.strength
         if self.training and self.blank > 0:  # blank out some tokens: see quality.md, "sur"
             keep_BL1 = torch.rand_like(user.weight_BL)[:, :, None] >= self.blank

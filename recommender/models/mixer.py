@@ -77,31 +77,24 @@ class Mixer(nn.Module):
     def reading(self, which: int, user: UserInputs) -> Reading:
         """What a head asks of its table, by the newest events of the history: all, or `reach`."""
         spec = HEADS[self.heads[which]]
-        history_BL, time_BL, weight_BL = user.history_BL, user.time_BL, user.weight_BL
-        if not spec.long:  # pad first: a slice may not be longer than what it cuts
-            history_BL, time_BL, weight_BL = (
-                F.pad(t, (self.reach, 0))[:, -self.reach :]
-                for t in (history_BL, time_BL, weight_BL)
-            )
-        strength_BL = self._strength(which, history_BL, time_BL, weight_BL, user)
+        if not spec.long:
+            user = user.newest(self.reach)
         width = self.width if spec.long else None
-        return Reading(spec.source, history_BL, strength_BL, width)
+        return Reading(spec.source, user.history_BL, self._strength(which, user), width)
 
-    def _strength(
-        self, which: int, history_BL: Tensor, time_BL: Tensor, weight_BL: Tensor, user: UserInputs
-    ) -> Tensor:
+    def _strength(self, which: int, user: UserInputs) -> Tensor:
         """How much each event counts: by its steps and seconds back, and by its own weight."""
-        length = history_BL.shape[1]
-        steps_L = length - 1 - torch.arange(length, device=history_BL.device)
+        length = user.history_BL.shape[1]
+        steps_L = length - 1 - torch.arange(length, device=user.history_BL.device)
         steps_L = steps_L.to(torch.float32)
         by_steps_L = self.by_steps[which][_bucket(steps_L, _STEP_BUCKETS)]
-        since_BL = (user.request_time_B1 - time_BL).clamp(0, 2**31 - 1)
+        since_BL = (user.request_time_B1 - user.time_BL).clamp(0, 2**31 - 1)
         by_time_BL = F.embedding(
             _bucket(since_BL.to(torch.float32), _TIME_BUCKETS), self.by_time[which][:, None]
         )[:, :, 0]
         fade_L = by_steps_L - F.softplus(self.decay[which]) * steps_L
-        strength_BL = (fade_L + by_time_BL).exp() * (1.0 + self.by_weight[which] * weight_BL)
-        return torch.where(history_BL > 0, strength_BL, 0.0)
+        strength_BL = (fade_L + by_time_BL).exp() * (1.0 + self.by_weight[which] * user.weight_BL)
+        return torch.where(user.history_BL > 0, strength_BL, 0.0)
 
 
 def context(user: UserInputs) -> Tensor:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 # Added to what must not be shown. Finite, because inf - inf is NaN; turned into -inf at the end.
 NEVER = -1e30
-_SCORE_STEPS = 65536.0  # scores are rounded to 1/65536 and clamped to ±500 ...
-_SCORE_LIMIT = 500.0
+SCORE_STEPS = 65536.0  # scores are rounded to 1/65536 and clamped to ±500 ...
+SCORE_LIMIT = 500.0
 _INDEX_SPAN = 2**21  # ... so that score steps x 2^21 items fit an int64 key
 _NO_KEY = -(2**62)
 
@@ -46,7 +46,7 @@ class Selection(nn.Module):
         minus_BE = torch.full_like(exclude_BE, NEVER, dtype=scores_BN.dtype)
         scores_BN = (scores_BN + self.bias).scatter_add_(1, exclude_BE, minus_BE)
 
-        rounded_BN = (scores_BN.clamp(-_SCORE_LIMIT, _SCORE_LIMIT) * _SCORE_STEPS).round()
+        rounded_BN = (scores_BN.clamp(-SCORE_LIMIT, SCORE_LIMIT) * SCORE_STEPS).round()
         shown_BN = (scores_BN > NEVER / 2) & self._wanted(category_filter_BW)
         keys_BN = torch.where(
             shown_BN, rounded_BN.to(torch.int64) * _INDEX_SPAN - self.index, _NO_KEY
@@ -57,7 +57,7 @@ class Selection(nn.Module):
 
         found_BK = keys_BK > _NO_KEY
         item_BK = torch.where(found_BK, item_BK, 0)
-        score_BK = rounded_BN.gather(1, item_BK) / _SCORE_STEPS
+        score_BK = rounded_BN.gather(1, item_BK) / SCORE_STEPS
         return item_BK, torch.where(found_BK, score_BK, -torch.inf)
 
     def _wanted(self, category_filter_BW: Tensor) -> Tensor:
