@@ -64,7 +64,7 @@ def train_encoder(
     while state.epoch < epochs and not (score and state.stale(config.patience)):
         rng = np.random.default_rng((config.seed, state.epoch))
         torch.manual_seed(config.seed * 1_000_003 + state.epoch)
-        batches = list(_batches(users, config, rng))
+        batches = list(_batches(users, config, min(config.length, encoder.reach), rng))
         for done, batch in enumerate(batches):
             state.step(batch)
             progress(f"epoch {state.epoch + 1}", done + 1, len(batches))
@@ -163,7 +163,9 @@ def encoder_loss(encoder: Encoder, batch: Sequences, negatives: int) -> Tensor:
     return loss
 
 
-def _batches(users: Users, config: TrainingConfig, rng: np.random.Generator) -> Iterator[Sequences]:
+def _batches(
+    users: Users, config: TrainingConfig, length: int, rng: np.random.Generator
+) -> Iterator[Sequences]:
     """Every event of `Users.targets` is a target once an epoch; the others are only read. Events
     of one user at the same instant come in a new random order each time: their order in the data
     means nothing."""
@@ -173,12 +175,12 @@ def _batches(users: Users, config: TrainingConfig, rng: np.random.Generator) -> 
     targets = np.where(users.targets[order], items, IGNORED)
 
     windows = [
-        (user, int(start), int(min(start + config.length, end)))
+        (user, int(start), int(min(start + length, end)))
         for user, begin, end in zip(
             range(len(users)), users.offsets[:-1], users.offsets[1:], strict=True
         )
-        for start in range(int(begin), int(end), config.length)
-        if (targets[start : min(start + config.length, end)] != IGNORED).any()
+        for start in range(int(begin), int(end), length)
+        if (targets[start : min(start + length, end)] != IGNORED).any()
     ]
     rng.shuffle(windows)
     # Short histories come more to a batch, so that one always holds about as many events. Like
