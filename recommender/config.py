@@ -108,7 +108,10 @@ class Config:
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "full": {},
-    "quick": {"training": {"epochs": 30}},
+    "quick": {
+        "training": {"epochs": 24, "patience": 5},
+        "mixer": {"queries": 4000, "cuts": 3, "cut_epochs": 6, "epochs": 2},
+    },
 }
 
 

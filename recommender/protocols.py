@@ -28,6 +28,7 @@ from recommender.errors import BadInput, DataError, RunError, shown
 from recommender.evaluate import Judged, judge, rank
 from recommender.metrics import paired_bootstrap
 from recommender.models.learn import Progress, silent
+from recommender.models.parts import parts
 from recommender.report import leaks
 from recommender.report.measure import Study, measure
 from recommender.report.page import page
@@ -66,7 +67,7 @@ def evaluate(
     progress: Progress = silent,
 ) -> Report:
     """Train and judge every family of `families`, the first being the one others are compared to,
-    and judge `runs` beside them: those of adapted models.
+    and judge `runs` beside them: those of adapted models. A deep model's parts are judged too.
 
     Runs already finished there are taken with `resume`, if data and recipe are the
     same; raises RunError otherwise. Raises DataError where the split lets the future in.
@@ -100,11 +101,14 @@ def evaluate(
         for family in families
     )
     for run in chain(trained, runs):
-        family = run.blueprint.family
-        graph = run.graph if new is None else among(run, new)
-        items, _ = rank(graph, requests(split.test, split.train_valid), run.blueprint.limits)
-        judged[family] = judge(items, split.test, candidates)
-        answers[family], training[family] = items, run.details
+        graphs = {run.blueprint.family: run.graph if new is None else among(run, new)}
+        if new is None:
+            graphs |= parts(run.blueprint, run.graph)
+        for name, graph in graphs.items():
+            items, _ = rank(graph, requests(split.test, split.train_valid), run.blueprint.limits)
+            judged[name] = judge(items, split.test, candidates)
+            answers[name], training[name] = items, {}
+        training[run.blueprint.family] = run.details
     if new is not None:
         judged[CHANCE] = chance(split.test, candidates)
     report = compared(dataset, protocol, groups, judged, config)
