@@ -23,16 +23,16 @@ from torch import Tensor, nn
 
 from recommender.ablate import ablation
 from recommender.contract import Array
+from recommender.data.hidden import cold_items, hidden_items
 from recommender.data.split import Query, cuts, newest, requests, strangers
 from recommender.data.timing import REAL
 from recommender.errors import DataError, TrainingError
 from recommender.evaluate import Judged, judge, rank
-from recommender.models.deep import Deep
 from recommender.models.encoder import Encoder
 from recommender.models.families import Blueprint, fit_scorer
 from recommender.models.graph import Graph
 from recommender.models.learn import Progress, silent, train_encoder
-from recommender.models.mix import View, cut_views, fit_mixer, next_item_view
+from recommender.models.mix import View, cut_views, fit_mixer, next_item_view, untouched_view
 from recommender.models.mixer import Mixer
 from recommender.models.scorer import UserInputs
 from recommender.users import Users
@@ -40,6 +40,7 @@ from recommender.users import Users
 _CELLS = 40_000_000  # queries x items of a mixer's epoch: keeps its time within minutes
 _HELD_OUT = 3000  # next-item queries that early stopping asks, at most
 _MANY = 4_000  # items from which on signals are fitted at fewer moments: EASE's inverse is cubic
+_UNTOUCHED = 100  # items from which on some are hidden
 _STRANGERS = 1000  # users who ask with their history hidden, at most
 
 
@@ -61,6 +62,16 @@ def fit(
 
     `checkpoints` is a folder to go on from after an interruption.
     """
+    if blueprint.family == "deep":
+        return _fit_deep(blueprint, users, checkpoints, progress)
+    rest, queries = _held_out(blueprint, users)
+    held_out = _judged(blueprint, fit_scorer(blueprint, rest), _last(queries), rest)
+    scorer = fit_scorer(blueprint, users)
+    return Fitted(graph=blueprint.graph(scorer), metrics=held_out.to_json(), details={})
+
+
+def _held_out(blueprint: Blueprint, users: Users) -> tuple[Users, Sequence[Query]]:
+    """What is left of `users`, and the next-item queries that are asked of the rest."""
     config = blueprint.config
     rest, queries = newest(
         users, config.mixer.held_out, config.training.seed, repurchase=blueprint.repurchase
@@ -71,11 +82,7 @@ def fit(
             "new to the user",
             remedy="Bring longer histories, or set repurchase = true where items are wanted again.",
         )
-    if blueprint.family == "deep":
-        return _fit_deep(blueprint, users, rest, queries, checkpoints, progress)
-    held_out = _judged(blueprint, fit_scorer(blueprint, rest), _last(queries), rest)
-    scorer = fit_scorer(blueprint, users)
-    return Fitted(graph=blueprint.graph(scorer), metrics=held_out.to_json(), details={})
+    return rest, queries
 
 
 def _last(queries: Sequence[Query]) -> list[Query]:
@@ -85,29 +92,17 @@ def _last(queries: Sequence[Query]) -> list[Query]:
 
 
 def _fit_deep(
-    blueprint: Blueprint,
-    users: Users,
-    rest: Users,
-    queries: Sequence[Query],
-    checkpoints: Path | None,
-    progress: Progress,
+    blueprint: Blueprint, users: Users, checkpoints: Path | None, progress: Progress
 ) -> Fitted:
     recipe = blueprint.config
-    queries = _some(queries, min(recipe.mixer.queries, _CELLS // blueprint.items))
-    encoders = _Encoders(blueprint, checkpoints, progress)
-    asked = _some(queries, _HELD_OUT)
-
-    def score(encoder: Encoder) -> float:
-        judged = _judged(blueprint, _EncoderAlone(encoder), asked, rest)
-        return float(judged.values["ndcg@10"].mean())
-
-    searched, curve = encoders.train("search", rest, recipe.training.epochs, score)
-    views = _views(blueprint, encoders, searched, users, rest, queries)
-    held_out = _cross_judged(blueprint, views, _last(queries), progress)
+    encoders = Encoders(blueprint, checkpoints, progress)
+    moments, curve = moments_of(encoders, users)
+    views = views_of(blueprint, moments)
+    held_out = _cross_judged(blueprint, views, _last(views[0].queries), progress)
     paid = {}
     if recipe.mixer.ablate:
         paid = ablation(blueprint, views, _cross_ndcg, progress)
-    mixer = _mixed(blueprint, views, progress)
+    mixer = mixed(blueprint, views, progress)
     epochs = int(np.argmax(curve)) + 1 if curve else 0
     encoder, _ = encoders.train("refit", users, epochs, None)
     return Fitted(
@@ -117,7 +112,7 @@ def _fit_deep(
     )
 
 
-class _Encoders:
+class Encoders:
     """Trains encoders of the blueprint on several parts of the rows, each with its checkpoint."""
 
     def __init__(self, blueprint: Blueprint, checkpoints: Path | None, progress: Progress) -> None:
@@ -151,37 +146,82 @@ class _Encoders:
         return encoder, scores
 
 
-def _views(
-    blueprint: Blueprint,
-    encoders: _Encoders,
-    searched: Encoder | None,
-    users: Users,
-    rest: Users,
-    queries: Sequence[Query],
-) -> list[View]:
-    """The next-item view, and one for each cut in time; all share a mixer, yet to be trained.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Moment:
+    """What was known at some time, the encoder trained on it, and what was asked then."""
+
+    encoder: Encoder | None
+    users: Users
+    queries: Sequence[Query]
+
+
+def moments_of(encoders: Encoders, users: Users) -> tuple[list[Moment], list[float]]:
+    """The moment before the newest events, then one for each cut in time; and the curve of the
+    first encoder's NDCG@10 by epoch.
 
     Without cuts, as in made-up time, nobody would ask without a history: then some ask once
     more with theirs hidden.
     """
-    config, mixer = blueprint.config.mixer, blueprint.mixer()
-    moments = []
+    blueprint = encoders.blueprint
+    recipe, config = blueprint.config, blueprint.config.mixer
+    rest, queries = _held_out(blueprint, users)
+    queries = _some(queries, min(config.queries, _CELLS // blueprint.items))
+    asked = _some(queries, _HELD_OUT)
+
+    def score(encoder: Encoder) -> float:
+        judged = _judged(blueprint, _EncoderAlone(encoder), asked, rest)
+        return float(judged.values["ndcg@10"].mean())
+
+    searched, curve = encoders.train("search", rest, recipe.training.epochs, score)
+    found = [Moment(encoder=searched, users=rest, queries=queries)]
+    parts = []
     if blueprint.time_kind == REAL:
         count = config.cuts if blueprint.items <= _MANY else min(3, config.cuts)
-        moments = cuts(users, count, repurchase=blueprint.repurchase)
-    found: list[tuple[Deep, Sequence[Query], Users]] = []
+        parts = cuts(users, count, repurchase=blueprint.repurchase)
     encoder = None
-    for number, (known, asked) in enumerate(moments):
+    for number, (known, wanted) in enumerate(parts):
         epochs = config.cut_epochs if number == 0 else max(1, config.cut_epochs // 3)
         encoder, _ = encoders.train(f"cut {number + 1}", known, epochs, None, encoder)
-        found.append((blueprint.deep(known, encoder, mixer), asked, known))
-    now = blueprint.deep(rest, searched, mixer)
-    if not found:
-        found.append((now, strangers(users, rest, _STRANGERS), rest))
-    return [next_item_view(now, queries, rest), *cut_views(found, len(queries))]
+        found.append(Moment(encoder=encoder, users=known, queries=wanted))
+    if not parts:
+        hidden = strangers(users, rest, _STRANGERS)
+        found.append(Moment(encoder=searched, users=rest, queries=hidden))
+    return found, curve
 
 
-def _mixed(blueprint: Blueprint, views: Sequence[View], progress: Progress) -> Mixer:
+def views_of(blueprint: Blueprint, moments: Sequence[Moment]) -> list[View]:
+    """The next-item view, and one for each later moment; all share a mixer, yet to be trained."""
+    mixer, (now, *others) = blueprint.mixer(), moments
+    scorer = blueprint.deep(now.users, now.encoder, mixer)
+    found = [
+        (
+            scorer if moment.users is now.users
+            else blueprint.deep(moment.users, moment.encoder, mixer),
+            moment.queries,
+            moment.users,
+        )
+        for moment in others
+    ]  # fmt: skip
+    return [
+        next_item_view(scorer, now.queries, now.users),
+        *cut_views(found, len(now.queries)),
+        *_untouched(blueprint, now, mixer),
+    ]
+
+
+def _untouched(blueprint: Blueprint, now: Moment, mixer: Mixer) -> list[View]:
+    """A view without all that happened to a tenth of the items; none of tiny catalogues."""
+    if len(np.unique(now.users.items)) < _UNTOUCHED:
+        return []
+    seed = blueprint.config.training.seed + 1
+    split = cold_items(now.users, repurchase=blueprint.repurchase, seed=seed)
+    scorer = blueprint.deep(split.train, now.encoder, mixer)
+    hidden = hidden_items(now.users, split)
+    asked = _some(split.test, _STRANGERS)
+    return [untouched_view(scorer, asked, now.users, hidden, len(now.queries))]
+
+
+def mixed(blueprint: Blueprint, views: Sequence[View], progress: Progress) -> Mixer:
     """A fresh mixer, trained on `views` and given to their scorers."""
     config = blueprint.config
     torch.manual_seed(config.training.seed)
@@ -246,7 +286,7 @@ def _cross_judged(
     items, judged = [], []
     for half in (0, 1):
         learned = [v.part(np.array([q.user % 2 != half for q in v.queries])) for v in views]
-        _mixed(blueprint, learned, progress)
+        mixed(blueprint, learned, progress)
         asked = [q for q in queries if q.user % 2 == half]
         graph = blueprint.graph(views[0].scorer)
         items.append(rank(graph, requests(asked, views[0].users), blueprint.limits)[0])

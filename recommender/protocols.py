@@ -36,8 +36,9 @@ from recommender.runs import Run
 from recommender.train import check_family, train
 from recommender.users import Users
 
-COLD_ITEMS = "cold-items"
-PROTOCOLS = {"leave-one-out": leave_one_out, "temporal": temporal, COLD_ITEMS: cold_items}
+PROTOCOLS = {"leave-one-out": leave_one_out, "temporal": temporal}  # of the whole catalogue
+COLD_ITEMS = "cold-items"  # of hidden items alone: only in this process
+SPLITS = {**PROTOCOLS, COLD_ITEMS: cold_items}
 # What the paired bootstrap compares.
 METRIC = {"leave-one-out": "ndcg@10", "temporal": "ndcg@10", COLD_ITEMS: "recall@10"}
 
@@ -175,16 +176,16 @@ def compared(
 def split_of(dataset: Dataset, protocol: str) -> Split:
     """Raises BadInput for an unknown protocol, or where no test query is left, and DataError
     where the data cannot be split so."""
-    if protocol not in PROTOCOLS:
+    if protocol not in SPLITS:
         raise BadInput(
-            f"protocol {shown(protocol)} does not exist", remedy=f"Choose {', '.join(PROTOCOLS)}."
+            f"protocol {shown(protocol)} does not exist", remedy=f"Choose {', '.join(SPLITS)}."
         )
     if protocol == "temporal" and dataset.time_kind == NONE:
         raise DataError(
             "all timestamps are the same: there is no moment to cut at",
             remedy="Use --protocol leave-one-out, or bring real timestamps.",
         )
-    split = PROTOCOLS[protocol](dataset.users, repurchase=dataset.repurchase)
+    split = SPLITS[protocol](dataset.users, repurchase=dataset.repurchase)
     if not split.test:
         raise BadInput(
             f"the {protocol} split leaves no test query", remedy="Bring more interactions."

@@ -2,8 +2,7 @@
 like it say, and what is said of them, is said of it too.
 
     content ─> likeness ─┬─> place_in_table      who speaks, and who is spoken of
-                         ├─> place_in_vectors    the encoder's items
-                         └─> place_in_scores     popularity, taste by user feature
+                         └─> place_in_vectors    the encoder's items
 
 Works on fitted tables, of a training or of a finished run that is given new items. docs/quality.md
 has the figures that LIKE, SHARP and LOUD were chosen by.
@@ -77,11 +76,6 @@ def place_in_vectors(vectors: Array, like: sp.csr_array) -> Array:
     rows = np.flatnonzero(np.diff(like.indptr))
     placed[rows] = (like[rows] @ vectors).astype(vectors.dtype)
     return placed
-
-
-def place_in_scores(scores: Array, like: sp.csr_array) -> Array:
-    """[groups, N] with the untouched items' columns averaged from those they take after."""
-    return np.ascontiguousarray(place_in_vectors(scores.T, like).T)
 
 
 def _keep_strongest(matrix: sp.csr_array, start: int, found: Neighbours) -> None:

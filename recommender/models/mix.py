@@ -1,9 +1,9 @@
 """Train the mixer on questions whose answers nothing it mixes has seen.
 
-Two kinds, so that one set of weights answers both: what this user did next (signals and
-encoder fitted without the newest events), and what everybody wanted after a moment
-(signals and encoder fitted on what came before it). Softmax cross-entropy over the
-catalogue minus what is seen.
+Three kinds, so that one set of weights answers all: what this user did next (signals and
+encoder fitted without the newest events), what everybody wanted after a moment (fitted on
+what came before it), and which of some items that nothing was known of (fitted without
+them). Softmax cross-entropy over the catalogue minus what is seen.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from recommender.users import Users
 
 _HISTORY_RATE = 3.0  # times the learning rate: decays and bucket weights start far from home
 _CUT_SAY = 1.0  # what all questions after a cut weigh, beside all next-item ones
+_UNTOUCHED_SAY = 0.15  # the same of questions for untouched items
 _GROUP = 8  # batches among which like lengths are put together
 
 
@@ -39,6 +40,7 @@ class View:
     users: Users
     weight: Array  # [Q] of each query in the loss
     visits: int = 1  # times that each query is asked in an epoch
+    candidates: Array | None = None  # [n] int64: rank these alone; None = the whole catalogue
 
     def part(self, rows: Array) -> View:
         """The same of some queries: `rows` is [Q] bool."""
@@ -48,6 +50,7 @@ class View:
             users=self.users,
             weight=self.weight[rows],
             visits=self.visits,
+            candidates=self.candidates,
         )
 
 
@@ -67,6 +70,15 @@ def cut_views(found: Sequence[tuple[Deep, Sequence[Query], Users]], next_items: 
         for (scorer, queries, users), s in zip(found, say, strict=True)
         if len(queries)
     ]
+
+
+def untouched_view(
+    scorer: Deep, queries: Sequence[Query], users: Users, candidates: Array, next_items: int
+) -> View:
+    """Ranks `candidates`, which `scorer` knows by their content only, among themselves: how an
+    untouched item compares with others is learned from the cuts."""
+    say = np.full(len(queries), _UNTOUCHED_SAY * next_items / max(1, len(queries)))
+    return View(scorer=scorer, queries=queries, users=users, weight=say, candidates=candidates)
 
 
 def fit_mixer(
@@ -149,7 +161,12 @@ def _loss(view: View, asked: Tensor | None, rows: list[int], limits: Limits) -> 
     user, seen_BE = _inputs(view, rows, limits)
     scores_BN = view.scorer.mix(user, None if asked is None else asked[rows])
     never = torch.full_like(seen_BE, -1e9, dtype=scores_BN.dtype)
-    chances_BN = scores_BN.scatter(1, seen_BE, never).log_softmax(dim=1)
+    scores_BN = scores_BN.scatter(1, seen_BE, never)
+    if view.candidates is not None:
+        others_N = torch.full(scores_BN.shape[1:], -1e9)
+        others_N[torch.from_numpy(view.candidates)] = 0.0
+        scores_BN = scores_BN + others_N
+    chances_BN = scores_BN.log_softmax(dim=1)
     targets = [view.queries[row].targets for row in rows]
     row = torch.from_numpy(np.repeat(np.arange(len(rows)), [len(t) for t in targets]))
     share = torch.from_numpy(

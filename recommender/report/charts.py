@@ -149,6 +149,44 @@ def _interval(one: Series, label: str, p: Point, x: _Scale, y: float, difference
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Dot:
+    x: float
+    y: float
+    tip: str
+    colour: int = 0
+
+
+def dots(title: str, found: Sequence[Dot], *, axis: str, log: bool = False) -> Node:
+    """A mark for each pair of values; with `log` (all x above 0) the axis goes by factors."""
+    spread = [math.log10(dot.x) if log else dot.x for dot in found]
+    across = _ticks(min(spread), max(spread), 4)
+    up = _ticks(min(dot.y for dot in found), max(dot.y for dot in found), 5)
+
+    def x(value: float) -> float:
+        share = (value - across[0]) / (across[-1] - across[0])
+        return LEFT + 8 + share * (WIDTH - LEFT - 28)
+
+    def y(value: float) -> float:
+        return HEIGHT - BOTTOM - (value - up[0]) / (up[-1] - up[0]) * (HEIGHT - BOTTOM - TOP)
+
+    parts = []
+    for tick in up:
+        parts += [
+            e("line", x1=LEFT, x2=WIDTH - SIDE, y1=y(tick), y2=y(tick), class_="grid"),
+            e("text", _number(tick), x=LEFT - 5, y=y(tick) + 4, text_anchor="end"),
+        ]
+    for tick in across:
+        label = f"{10**tick:.2g}" if log else _number(tick)
+        parts.append(e("text", label, x=x(tick), y=HEIGHT - BOTTOM + 15, text_anchor="middle"))
+    middle = (LEFT + WIDTH) / 2
+    parts.append(e("text", axis, x=middle, y=HEIGHT - 4, text_anchor="middle", class_="axis"))
+    for dot, place in zip(found, spread, strict=True):
+        mark = _mark(dot.colour, x(place), y(dot.y), dot.tip)
+        parts.append(e("g", mark, class_=f"s{dot.colour % COLOURS}"))
+    return _svg(title, f"{len(found)} marks by {axis}", HEIGHT, parts)
+
+
 def swatch(colour: int) -> Node:
     """A series' mark for the legend, beside its name in words."""
     mark = _mark(colour, 7, 7, None)
