@@ -10,7 +10,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test lint constraints configs clean
+.PHONY: install up test lint bench-graph constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -34,6 +34,11 @@ up: install
 
 test: lint
 	$(BIN)/pytest
+
+# The exported graph alone in ONNX Runtime; REPOSITORY holds a release (default: make up's).
+REPOSITORY ?= model_repository
+bench-graph: install
+	$(BIN)/python benchmarks/graph.py $(REPOSITORY)
 
 lint: install
 	@echo "make test needs no system packages beyond those of make install."

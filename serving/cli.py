@@ -19,6 +19,7 @@ import typer
 from recommender.errors import BadInput, RecserveError
 from serving.commands import adapt, ask, batch, data, export, load, machine, training
 from serving.commands import explain as explaining  # explain() below is of errors
+from serving.commands import tune as tuning
 
 app = typer.Typer(
     name="recserve",
@@ -36,6 +37,7 @@ app.add_typer(data.data, name="data")
 app.command()(training.train)
 app.command()(adapt.adapt)
 app.command()(training.evaluate)
+app.command()(tuning.tune)
 app.command()(batch.batch)
 app.command()(explaining.explain)
 app.command()(export.export)

@@ -41,12 +41,26 @@ class Fusion(nn.Module):
         return torch.stack([standardised(word)[0] for word in said]).sum(dim=0)
 
 
-def parts(blueprint: Blueprint, graph: Graph) -> dict[str, Graph]:
-    """The graphs of a deep model's parts; none for other families or without an encoder."""
-    deep = graph.scorer
-    if not isinstance(deep, Deep) or deep.encoder is None:
+class Trend(nn.Module):
+    """Recent popularity at the moment of the request, of one half-life."""
+
+    def __init__(self, deep: Deep, which: int) -> None:
+        super().__init__()
+        self.deep, self.which = deep, which
+
+    def forward(self, user: UserInputs) -> Tensor:
+        return self.deep.tables.trends(user.request_time_B1)[self.which]
+
+
+def parts(blueprint: Blueprint, graph: Graph, *, trends: bool) -> dict[str, Graph]:
+    """The graphs of a deep model's parts, with `trends` recent popularity too: the simplest rule
+    of what is wanted now. None for other families."""
+    deep, found = graph.scorer, dict[str, nn.Module]()
+    if not isinstance(deep, Deep):
         return {}
-    return {
-        ENCODER: blueprint.graph(EncoderAlone(deep)),
-        FUSION: blueprint.graph(Fusion(deep)),
-    }
+    if deep.encoder is not None:
+        found |= {ENCODER: EncoderAlone(deep), FUSION: Fusion(deep)}
+    if trends and "trend" in deep.mixer.use:
+        for which, days in enumerate(blueprint.config.signals.half_life_days):
+            found[f"popularity, half-life {days:g} days"] = Trend(deep, which)
+    return {name: blueprint.graph(scorer) for name, scorer in found.items()}

@@ -177,7 +177,7 @@ def dots(title: str, found: Sequence[Dot], *, axis: str, log: bool = False) -> N
             e("text", _number(tick), x=LEFT - 5, y=y(tick) + 4, text_anchor="end"),
         ]
     for tick in across:
-        label = f"{10**tick:.2g}" if log else _number(tick)
+        label = f"{10**tick:.3g}" if log else _number(tick)
         parts.append(e("text", label, x=x(tick), y=HEIGHT - BOTTOM + 15, text_anchor="middle"))
     middle = (LEFT + WIDTH) / 2
     parts.append(e("text", axis, x=middle, y=HEIGHT - 4, text_anchor="middle", class_="axis"))

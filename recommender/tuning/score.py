@@ -82,37 +82,35 @@ class Bench:
     """Scores recipes on the same rows. `folder` keeps the encoders of the recipe being scored,
     so that an interruption costs one epoch; those of earlier recipes are removed."""
 
-    def __init__(
-        self, dataset: Dataset, users: Users, folder: Path, progress: Progress = silent
-    ) -> None:
-        self.dataset, self.users = dataset, users
-        self.folder, self.progress = folder, progress
+    def __init__(self, dataset: Dataset, users: Users, folder: Path) -> None:
+        self.dataset, self.users, self.folder = dataset, users, folder
         self._encoders_of = self._tables_of = ""
         self._moments: list[Moment] = []
         self._views: list[View] = []
 
-    def score(self, config: Config) -> Score:
+    def score(self, config: Config, progress: Progress = silent) -> Score:
         """Raises TrainingError where training diverges."""
         blueprint = blueprint_of("deep", self.users, self.dataset, config)
-        self._prepare(blueprint)
-        return _scored(blueprint, self._views, self.progress)
+        self._prepare(blueprint, progress)
+        return _scored(blueprint, self._views, progress)
 
-    def _prepare(self, blueprint: Blueprint) -> None:
+    def _prepare(self, blueprint: Blueprint, progress: Progress) -> None:
         """Encoders and signals of the blueprint, made anew only where its recipe asks for it."""
         encoders_of = _key(without(blueprint.config, MIXER, TABLES))
         tables_of = _key(without(blueprint.config, MIXER))
         if encoders_of != self._encoders_of:
-            self._moments, self._views, self._tables_of = [], [], ""
+            self._moments, self._views = [], []
+            self._encoders_of = self._tables_of = ""  # should what follows fail
             kept = self.folder / encoders_of
             for other in self.folder.iterdir() if self.folder.exists() else ():
                 if other != kept:
                     shutil.rmtree(other)
             kept.mkdir(parents=True, exist_ok=True)
-            self._moments, _ = moments_of(Encoders(blueprint, kept, self.progress), self.users)
+            self._moments, _ = moments_of(Encoders(blueprint, kept, progress), self.users)
             self._encoders_of = encoders_of
         if tables_of != self._tables_of:
-            self._views = []  # before the new ones are made: both may not fit into memory
-            self.progress("signals", 0, 1)
+            self._views, self._tables_of = [], ""  # first: both may not fit into memory
+            progress("signals", 0, 1)
             self._views = views_of(blueprint, self._moments)
             self._tables_of = tables_of
 
@@ -130,7 +128,10 @@ def _scored(blueprint: Blueprint, views: Sequence[View], progress: Progress) -> 
     now, *later = views
     last = later[-1] if blueprint.time_kind == REAL and later else None
     learned = [now, *_reweighed(later[:-1], now)] if last is not None and later[:-1] else views
-    next_item, window, queries, wanted = [], [], [], []
+    next_item: list[Array] = []
+    window: list[Array] = []
+    queries: list[Query] = []
+    wanted: list[Query] = []
     for half in (0, 1):
         mixed(blueprint, [_half(view, 1 - half) for view in learned], progress)
         asked = _half(now, half)

@@ -23,7 +23,7 @@ Settings = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")]
 Json = Annotated[bool, typer.Option("--json", help="For a program to read.")]
 Repository = Annotated[Path, typer.Option(help="The model repository.")]
-COMPARED = "deep,item-knn,popularity"
+COMPARED = "deep,ease,item-knn,content,popularity"
 NEW_ITEMS = "deep,content"  # compared where the items are new: to others all of them are alike
 
 releases = typer.Typer(help="The releases of a model repository.", no_args_is_help=True)
@@ -32,7 +32,9 @@ releases = typer.Typer(help="The releases of a model repository.", no_args_is_he
 def train(
     folder: Folder,
     out: Annotated[Path, typer.Option(help="The new run folder.", show_default=False)],
-    model: Annotated[str, typer.Option(help="deep, item-knn or popularity.")] = "deep",
+    model: Annotated[
+        str, typer.Option(help="deep, ease, item-knn, content or popularity.")
+    ] = "deep",
     preset: Preset = "full",
     config: ConfigFile = None,
     settings: Settings = None,
