@@ -78,8 +78,9 @@ class MixerConfig:
     weight_decay: float = 1e-3
     held_out: int = 10  # newest events of a user that may be asked for, at most
     queries: int = 10_000  # next-item queries, at most; fewer of catalogues above 4,000 items
-    cuts: int = 5  # moments at which what comes next is asked of everybody
-    cut_epochs: int = 12  # of the encoder at the first cut; a third of them at others
+    cuts: int = 9  # moments at which what comes next is asked of everybody
+    cut_encoders: int = 5  # cuts at which the encoder is trained on, at most
+    cut_epochs: int = 12  # of the encoder at the first of them; a third of them at others
     ablate: int = 0  # 1: report what each signal pays and costs (the mixer once more for each)
 
 
@@ -110,7 +111,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "full": {},
     "quick": {
         "training": {"epochs": 24, "patience": 5},
-        "mixer": {"queries": 4000, "cuts": 3, "cut_epochs": 6, "epochs": 2},
+        "mixer": {"queries": 4000, "cuts": 5, "cut_encoders": 3, "cut_epochs": 6, "epochs": 2},
     },
 }
 

@@ -178,10 +178,11 @@ def moments_of(encoders: Encoders, users: Users) -> tuple[list[Moment], list[flo
     if blueprint.time_kind == REAL:
         count = config.cuts if blueprint.items <= _MANY else min(3, config.cuts)
         parts = cuts(users, count, repurchase=blueprint.repurchase)
-    encoder = None
+    encoder, every = None, -(-len(parts) // max(1, config.cut_encoders))
     for number, (known, wanted) in enumerate(parts):
         epochs = config.cut_epochs if number == 0 else max(1, config.cut_epochs // 3)
-        encoder, _ = encoders.train(f"cut {number + 1}", known, epochs, None, encoder)
+        if number % every == 0:  # an encoder may be a little older than the signals beside it
+            encoder, _ = encoders.train(f"cut {number + 1}", known, epochs, None, encoder)
         found.append(Moment(encoder=encoder, users=known, queries=wanted))
     if not parts:
         hidden = strangers(users, rest, _STRANGERS)

@@ -26,7 +26,10 @@ from recommender.train import train
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
-QUICK = ("training.epochs=8", "training.batch=16", "encoder.width=32", "training.patience=3")
+QUICK = (
+    *("training.epochs=8", "training.batch=16", "encoder.width=32", "training.patience=3"),
+    *("mixer.cuts=2", "mixer.cut_epochs=3"),
+)
 
 
 @pytest.fixture(scope="session")
