@@ -87,6 +87,7 @@ class MixerConfig:
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     epochs: int = 40  # at most; early stopping on the held-out part usually ends sooner
+    events: int = 5_000_000  # read by a training at most, over all epochs: large data needs fewer
     patience: int = 8  # epochs without a better NDCG@10
     batch: int = 16  # sequences, at least
     batch_events: int = 1500  # about as many events a batch: short histories come more to one

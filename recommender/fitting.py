@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recommender.ablate import ablation
+from recommender.config import TrainingConfig
 from recommender.contract import Array
 from recommender.data.hidden import cold_items, hidden_items
 from recommender.data.split import Query, cuts, newest, requests, strangers
@@ -172,7 +173,8 @@ def moments_of(encoders: Encoders, users: Users) -> tuple[list[Moment], list[flo
         judged = _judged(blueprint, _EncoderAlone(encoder), asked, rest)
         return float(judged.values["ndcg@10"].mean())
 
-    searched, curve = encoders.train("search", rest, recipe.training.epochs, score)
+    epochs = _affordable(recipe.training.epochs, rest, recipe.training)
+    searched, curve = encoders.train("search", rest, epochs, score)
     found = [Moment(encoder=searched, users=rest, queries=queries)]
     parts = []
     if blueprint.time_kind == REAL:
@@ -181,6 +183,7 @@ def moments_of(encoders: Encoders, users: Users) -> tuple[list[Moment], list[flo
     encoder, every = None, -(-len(parts) // max(1, config.cut_encoders))
     for number, (known, wanted) in enumerate(parts):
         epochs = config.cut_epochs if number == 0 else max(1, config.cut_epochs // 3)
+        epochs = _affordable(epochs, known, recipe.training)
         if number % every == 0:  # an encoder may be a little older than the signals beside it
             encoder, _ = encoders.train(f"cut {number + 1}", known, epochs, None, encoder)
         found.append(Moment(encoder=encoder, users=known, queries=wanted))
@@ -188,6 +191,12 @@ def moments_of(encoders: Encoders, users: Users) -> tuple[list[Moment], list[flo
         hidden = strangers(users, rest, _STRANGERS)
         found.append(Moment(encoder=searched, users=rest, queries=hidden))
     return found, curve
+
+
+def _affordable(epochs: int, users: Users, config: TrainingConfig) -> int:
+    """As many epochs as `config.events` allow, of which a short training has its share."""
+    share = epochs / max(1, config.epochs)
+    return min(epochs, max(1, int(config.events * share / max(1, len(users.items)))))
 
 
 def views_of(blueprint: Blueprint, moments: Sequence[Moment]) -> list[View]:
