@@ -323,7 +323,7 @@ def test_a_run_read_back_has_the_same_content(filmed: tuple[Dataset, Run], tmp_p
     runs.write(run, tmp_path)
     again = runs.read(tmp_path)
     assert again.content_space == dataset.content_space
-    assert same(again.content, dataset.content)
+    assert same(again.blueprint.content, dataset.content)
 
 
 @pytest.mark.parametrize("damage", ["cut", "another", "missing"])
@@ -358,7 +358,7 @@ def test_content_with_any_bytes_changed_is_refused_or_reads_the_same(
     for at in range(0, len(whole), 97):
         path.write_bytes(whole[:at] + b"\xff" * 4 + whole[at + 4 :])
         try:
-            assert same(runs.read(tmp_path).content, dataset.content)
+            assert same(runs.read(tmp_path).blueprint.content, dataset.content)
         except RunError:
             refused += 1
     assert refused > 10
