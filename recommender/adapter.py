@@ -33,7 +33,7 @@ from recommender.models.exported import Exported, export_scorer
 from recommender.models.families import FAMILIES, Blueprint
 from recommender.models.learn import Progress, silent
 from recommender.runs import Run, check_free, write
-from recommender.train import blueprint_of
+from recommender.train import blueprint_of, run_of
 from recommender.users import Users
 
 Build = Callable[[Dataset], nn.Module]
@@ -150,14 +150,11 @@ def adapt(
     progress("build with every event", 1, 3)
     scorer = _built(build, blueprint, dataset, users)
     elsewhere = _same_parameters(first, scorer)
-    run = Run(
-        blueprint=blueprint,
-        graph=blueprint.graph(scorer),
-        users=users,
-        user_features=dataset.user_features,
-        content_space=dataset.content_space,
-        mean_rating=dataset.mean_rating,
-        digest=dataset.digest,
+    run = run_of(
+        dataset,
+        users,
+        blueprint,
+        blueprint.graph(scorer),
         metrics={} if elsewhere else figures,
         details={
             "adapted": True,

@@ -128,9 +128,7 @@ def write_batch(
 
     Raises BadInput where `question` asks for more than the run's K answers.
     """
-    answers = run.blueprint.limits.answers
-    if not 1 <= question.n <= answers:
-        raise BadInput(f"-n is {question.n}", remedy=f"This run gives 1 to {answers} items.")
+    check_count(run, question.n)
     started = time.monotonic()
     distinct = list(dict.fromkeys(user_ids))
     rows = fewer = done = 0
@@ -158,6 +156,13 @@ def write_batch(
         fewer=fewer,
         seconds=round(time.monotonic() - started, 1),
     )
+
+
+def check_count(run: Run, n: int) -> None:
+    """Raise BadInput where `run` cannot answer with `n` items."""
+    answers = run.blueprint.limits.answers
+    if not 1 <= n <= answers:
+        raise BadInput(f"-n is {n}", remedy=f"This run gives 1 to {answers} items.")
 
 
 def best(run: Run, user_ids: Sequence[str], question: Question) -> pl.DataFrame:

@@ -25,7 +25,7 @@ CUTOFFS = (10, 20)
 def rank(graph: nn.Module, asked: Sequence[Request], limits: Limits) -> tuple[Array, Array]:
     """`item` [Q, K] int64 and `score` [Q, K] float32, in the order of `asked`.
 
-    Excluded items beyond the release's E are dropped here, as the service does.
+    Excluded items beyond the release's E are dropped, as the service does.
     """
     item = np.zeros((len(asked), limits.answers), np.int64)
     score = np.full((len(asked), limits.answers), -np.inf, np.float32)
@@ -34,10 +34,15 @@ def rank(graph: nn.Module, asked: Sequence[Request], limits: Limits) -> tuple[Ar
         rows = order[at : at + limits.max_batch_size]
         answered = answer(graph, tensors([asked[r] for r in rows], limits), limits)
         item[rows], score[rows] = answered["item"], answered["score"]
+    drop_overflow(item, score, asked, limits)
+    return item, score
+
+
+def drop_overflow(item: Array, score: Array, asked: Sequence[Request], limits: Limits) -> None:
+    """What a request excludes beyond the release's E is the caller's to drop: in place."""
     for row, request in enumerate(asked):
         if len(request.exclude) > limits.exclude:
             drop_excluded(item[row], score[row], request.exclude)
-    return item, score
 
 
 def drop_excluded(item_K: Array, score_K: Array, exclude: Array) -> None:

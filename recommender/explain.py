@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recommender.batch import Question, best, request_of
+from recommender.batch import Question, best, check_count, request_of
 from recommender.data.timing import REAL
-from recommender.errors import BadInput, NotFound, shown
+from recommender.errors import NotFound, shown
 from recommender.features import tensors
 from recommender.models.explain import Explainer, signal_names, take_apart
 from recommender.reasons import Reason, Wording
@@ -47,9 +47,7 @@ def explain(
     BadInput where `n` is none of its answers.
     """
     catalogue, question = run.blueprint.catalogue, Question(n=n, at=at)
-    answers = run.blueprint.limits.answers
-    if not 1 <= n <= answers:
-        raise BadInput(f"-n is {n}", remedy=f"This run gives 1 to {answers} items.")
+    check_count(run, n)
     explainer = Explainer(run.graph).eval()
     if unknown := next((one for one in item_ids if not catalogue.index(one)), None):
         raise NotFound(

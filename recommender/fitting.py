@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from recommender.ablate import ablation
 from recommender.config import TrainingConfig
@@ -35,7 +34,7 @@ from recommender.models.graph import Graph
 from recommender.models.learn import Progress, silent, train_encoder
 from recommender.models.mix import View, cut_views, fit_mixer, next_item_view, untouched_view
 from recommender.models.mixer import Mixer
-from recommender.models.scorer import UserInputs
+from recommender.models.parts import EncoderAlone
 from recommender.users import Users
 
 _CELLS = 40_000_000  # queries x items of a mixer's epoch: keeps its time within minutes
@@ -170,7 +169,8 @@ def moments_of(encoders: Encoders, users: Users) -> tuple[list[Moment], list[flo
     asked = _some(queries, _HELD_OUT)
 
     def score(encoder: Encoder) -> float:
-        judged = _judged(blueprint, _EncoderAlone(encoder), asked, rest)
+        alone = EncoderAlone(encoder, encoder.item_table(), encoder.bias)
+        judged = _judged(blueprint, alone, asked, rest)
         return float(judged.values["ndcg@10"].mean())
 
     epochs = _affordable(recipe.training.epochs, rest, recipe.training)
@@ -261,20 +261,6 @@ def _some(queries: Sequence[Query], most: int) -> Sequence[Query]:
     if len(queries) <= most:
         return queries
     return [queries[i] for i in np.linspace(0, len(queries) - 1, most).astype(int)]
-
-
-class _EncoderAlone(nn.Module):
-    """The encoder as a scorer, for early stopping."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = [encoder]  # in a list: not to be frozen with the graph around it
-        self.table = encoder.item_table().detach()
-
-    def forward(self, user: UserInputs) -> Tensor:
-        (encoder,) = self.encoder
-        query = encoder(user, self.table, last_only=True)
-        return F.linear(query, self.table, encoder.bias)
 
 
 def _judged(

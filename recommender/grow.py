@@ -20,7 +20,7 @@ import torch
 
 from recommender.catalogue import Catalogue
 from recommender.contract import BITS_PER_WORD
-from recommender.data.clean import clean_records, split_categories
+from recommender.data import clean
 from recommender.data.config import DataConfig
 from recommender.data.load import ENDINGS, read_table
 from recommender.data.report import Dropped
@@ -47,7 +47,7 @@ def read_items(path: Path) -> tuple[pl.DataFrame, tuple[Dropped, ...]]:
     name = path.name.removesuffix(ending)
     table = read_table(path.parent, name, ("item_id",), DataConfig().max_interactions)
     assert table is not None, "it was there a moment ago"
-    return clean_records(table, "item_id")
+    return clean.clean_records(table, "item_id")
 
 
 def grow(run: Run, frame: pl.DataFrame) -> Run:
@@ -90,7 +90,8 @@ def _grown(catalogue: Catalogue, frame: pl.DataFrame) -> Catalogue:
     """Popularity is of events: that of new items is 0."""
     titles, categories = list(catalogue.titles), list(catalogue.categories)
     ids, popularity = list(catalogue.item_ids), catalogue.popularity
-    for item_id, title, names in zip(frame["item_id"], *_shown(frame), strict=True):
+    rows = zip(frame["item_id"], clean.titles(frame), clean.categories(frame), strict=True)
+    for item_id, title, names in rows:
         if index := catalogue.index(item_id):
             titles[index - 1] = title or titles[index - 1]
             categories[index - 1] = names or categories[index - 1]
@@ -104,18 +105,6 @@ def _grown(catalogue: Catalogue, frame: pl.DataFrame) -> Catalogue:
         categories=tuple(categories),
         popularity=np.pad(popularity, (0, len(ids) - len(popularity))),
     )
-
-
-def _shown(frame: pl.DataFrame) -> tuple[list[str | None], list[tuple[str, ...]]]:
-    """Title and categories of each row."""
-    titles: list[str | None] = [None] * len(frame)
-    if "title" in frame.columns:
-        text = frame["title"].cast(pl.String).str.strip_chars()
-        titles = [title or None for title in text]
-    categories: list[tuple[str, ...]] = [()] * len(frame)
-    if "categories" in frame.columns:
-        categories = [tuple(names) for names in split_categories(frame["categories"])]
-    return titles, categories
 
 
 def _check_categories(old: Blueprint, catalogue: Catalogue) -> None:

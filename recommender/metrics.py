@@ -6,7 +6,7 @@ NDCG@k is divided by the ideal over min(k, number of targets).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +53,12 @@ def per_query(items: Array, targets: Sequence[Array], k: int) -> dict[str, Array
 def estimate(values: Array) -> Estimate:
     half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
     return Estimate(mean=float(values.mean()), half=half)
+
+
+def with_half(figure: Mapping[str, float]) -> str:
+    """An Estimate's JSON in words: its mean, and half its interval where it has one."""
+    half = f" ± {figure['half']:.4f}" if "half" in figure else ""
+    return f"{figure['mean']:.4f}{half}"
 
 
 def coverage(items: Array, k: int, catalogue_size: int) -> float:

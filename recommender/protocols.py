@@ -174,8 +174,17 @@ def compared(
 
 
 def split_of(dataset: Dataset, protocol: str) -> Split:
-    """Raises BadInput for an unknown protocol, or where no test query is left, and DataError
-    where the data cannot be split so."""
+    """`divide`; raises BadInput where no test query is left, too."""
+    split = divide(dataset, protocol)
+    if not split.test:
+        raise BadInput(
+            f"the {protocol} split leaves no test query", remedy="Bring more interactions."
+        )
+    return split
+
+
+def divide(dataset: Dataset, protocol: str) -> Split:
+    """Raises BadInput for an unknown protocol, DataError where the data cannot be split so."""
     if protocol not in SPLITS:
         raise BadInput(
             f"protocol {shown(protocol)} does not exist", remedy=f"Choose {', '.join(SPLITS)}."
@@ -185,12 +194,7 @@ def split_of(dataset: Dataset, protocol: str) -> Split:
             "all timestamps are the same: there is no moment to cut at",
             remedy="Use --protocol leave-one-out, or bring real timestamps.",
         )
-    split = SPLITS[protocol](dataset.users, repurchase=dataset.repurchase)
-    if not split.test:
-        raise BadInput(
-            f"the {protocol} split leaves no test query", remedy="Bring more interactions."
-        )
-    return split
+    return SPLITS[protocol](dataset.users, repurchase=dataset.repurchase)
 
 
 def groups_of(protocol: str, split: Split) -> dict[str, Array]:

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from recommender import runs
-from recommender.contract import Array, Limits
+from recommender.contract import Array
 from recommender.data.dataset import Dataset
 from recommender.data.split import Query, Split, requests
 from recommender.errors import RunError
-from recommender.evaluate import Judged, drop_excluded, judge, rank
+from recommender.evaluate import Judged, drop_overflow, judge, rank
 from recommender.models.learn import Progress, silent
 from recommender.protocols import Report, compared, figures, groups_of, split_of, trained_on
 from recommender.runs import Run
@@ -99,8 +99,10 @@ def evaluate_through(
     agreement: dict[str, Agreement] = {}
     for done, (family, run) in enumerate(found.items()):
         progress(f"{family}: {len(split.test):,} queries", done, len(found))
-        served = _without_overflow(ask(run, split.test), split.test, run.blueprint.limits)
-        item, score = rank(run.graph, requests(split.test, run.users), run.blueprint.limits)
+        asked, limits = requests(split.test, run.users), run.blueprint.limits
+        served = ask(run, split.test)
+        drop_overflow(served.item, served.score, asked, limits)
+        item, score = rank(run.graph, asked, limits)
         judged[family] = judge(served.item, split.test, len(dataset.catalogue))
         here = figures(judge(item, split.test, len(dataset.catalogue)), groups)
         source[family], in_process[family] = served.source, here
@@ -128,15 +130,6 @@ def _run(dataset: Dataset, protocol: str, out: Path, family: str, split: Split) 
             remedy="Name the data folder and --config of that evaluation, or another --out.",
         )
     return run
-
-
-def _without_overflow(served: Answered, queries: Sequence[Query], limits: Limits) -> Answered:
-    """Exclusions beyond the release's E are the caller's to drop, as `rank` does."""
-    item, score = served.item.copy(), served.score.copy()
-    for row, query in enumerate(queries):
-        if len(query.history) > limits.exclude and not query.repurchase:
-            drop_excluded(item[row], score[row], query.history.items)
-    return Answered(item=item, score=score, source=served.source)
 
 
 def _agreement(

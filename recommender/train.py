@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from recommender.data.dataset import Dataset
 from recommender.errors import BadInput, DataError, shown
 from recommender.fitting import fit
 from recommender.models.families import FAMILIES, Blueprint
+from recommender.models.graph import Graph
 from recommender.models.learn import Progress, silent
 from recommender.runs import Run, begin, write
 from recommender.users import Users
@@ -81,17 +84,30 @@ def fit_run(
     """`fit` on `users` (some rows of `dataset`), as a run not yet written."""
     started = time.monotonic()
     fitted = fit(blueprint, users, checkpoints=checkpoints, progress=progress)
-    seconds = round(time.monotonic() - started, 1)
+    details = {**fitted.details, "seconds": round(time.monotonic() - started, 1)}
+    return run_of(dataset, users, blueprint, fitted.graph, metrics=fitted.metrics, details=details)
+
+
+def run_of(
+    dataset: Dataset,
+    users: Users,
+    blueprint: Blueprint,
+    graph: Graph,
+    *,
+    metrics: Mapping[str, Any],
+    details: Mapping[str, Any],
+) -> Run:
+    """A model of `users`, some rows of `dataset`, with all that serving it takes."""
     return Run(
         blueprint=blueprint,
-        graph=fitted.graph,
+        graph=graph,
         users=users,
         user_features=dataset.user_features,
         content_space=dataset.content_space,
         mean_rating=dataset.mean_rating,
         digest=dataset.digest,
-        metrics=fitted.metrics,
-        details={**fitted.details, "seconds": seconds},
+        metrics=metrics,
+        details=details,
     )
 
 

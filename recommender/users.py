@@ -92,6 +92,20 @@ class Users:
         kept: Array = rows > last[pair]
         return kept
 
+    def kept(self, events: Array) -> Users:
+        """The events where `events` [events] is true; users stay, if need be
+        with empty histories."""
+        before = np.concatenate([[0], np.cumsum(events)])
+        return Users(
+            user_ids=self.user_ids,
+            features=self.features,
+            offsets=before[self.offsets],
+            items=self.items[events],
+            times=self.times[events],
+            weights=self.weights[events],
+            negative=None if self.negative is None else self.negative[events],
+        )
+
     def write(self, folder: Path) -> None:
         def split(flat: Array) -> list[Array]:
             return np.split(flat, self.offsets[1:-1]) if len(self) else []

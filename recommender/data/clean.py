@@ -113,6 +113,21 @@ def read_times(values: pl.Series) -> pl.Series:
     return pl.select(pl.when(seconds.is_finite()).then(seconds)).to_series()
 
 
+def titles(items: pl.DataFrame) -> list[str | None]:
+    """The title of each row, None where there is none."""
+    if "title" not in items.columns:
+        return [None] * len(items)
+    text = items["title"].cast(pl.String).str.strip_chars()
+    return [title or None for title in text]
+
+
+def categories(items: pl.DataFrame) -> list[tuple[str, ...]]:
+    """The categories of each row."""
+    if "categories" not in items.columns:
+        return [()] * len(items)
+    return [tuple(names) for names in split_categories(items["categories"])]
+
+
 def split_categories(values: pl.Series) -> pl.Series:
     """List(String) of `|`-separated text or of a list: trimmed, none empty, each once."""
     if values.dtype == pl.String:

@@ -218,18 +218,11 @@ def _catalogue(
     wanted: Array,
     config: DataConfig,
 ) -> Catalogue:
-    none = [None] * (len(item_ids) - len(items))
-    titles = [None] * len(items)
-    if "title" in items.columns:
-        text = items["title"].cast(pl.String).str.strip_chars()
-        titles = [title or None for title in text]
-    categories: list[tuple[str, ...]] = [()] * len(items)
-    if "categories" in items.columns:
-        categories = [tuple(c) for c in clean.split_categories(items["categories"])]
+    unrecorded = len(item_ids) - len(items)
     return Catalogue(
         item_ids=tuple(item_ids),
-        titles=(*titles, *none),
-        categories=(*categories, *[()] * len(none)),
+        titles=(*clean.titles(items), *[None] * unrecorded),
+        categories=(*clean.categories(items), *[()] * unrecorded),
         popularity=_popularity(events, wanted, len(item_ids), config.half_life_days),
     )
 

@@ -34,7 +34,7 @@ def cold_items(users: Users, *, repurchase: bool = False, seed: int = 0) -> Spli
         )
     drawn = np.random.default_rng(seed).choice(touched, count, replace=False)
     hidden = np.isin(users.items, drawn)
-    known = _without(users, hidden)
+    known = users.kept(~hidden)
     return Split(train=known, valid=(), train_valid=known, test=_queries(users, hidden, repurchase))
 
 
@@ -60,17 +60,3 @@ def _queries(users: Users, hidden: Array, repurchase: bool) -> tuple[Query, ...]
             )
         )
     return tuple(queries)
-
-
-def _without(users: Users, hidden: Array) -> Users:
-    """The events that are not `hidden`; users stay, with empty histories if need be."""
-    before = np.concatenate([[0], np.cumsum(~hidden)])
-    return Users(
-        user_ids=users.user_ids,
-        features=users.features,
-        offsets=before[users.offsets],
-        items=users.items[~hidden],
-        times=users.times[~hidden],
-        weights=users.weights[~hidden],
-        negative=None if users.negative is None else users.negative[~hidden],
-    )

@@ -208,16 +208,7 @@ def _window(users: Users, known: Users, time: int, repurchase: bool = False) -> 
 def _heads(users: Users, lengths: Array) -> Users:
     """The first `lengths[u]` events of each user (histories are in order of time)."""
     position = np.arange(len(users.items)) - np.repeat(users.offsets[:-1], users.lengths)
-    keep = position < np.repeat(lengths, users.lengths)
-    return Users(
-        user_ids=users.user_ids,
-        features=users.features,
-        offsets=np.concatenate([[0], np.cumsum(np.minimum(lengths, users.lengths))]),
-        items=users.items[keep],
-        times=users.times[keep],
-        weights=users.weights[keep],
-        negative=None if users.negative is None else users.negative[keep],
-    )
+    return users.kept(position < np.repeat(lengths, users.lengths))
 
 
 def requests(queries: Sequence[Query], users: Users) -> list[Request]:

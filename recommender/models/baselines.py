@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from recommender.models.scorer import UserInputs
 from recommender.models.signals import Tables
 
-# Which table each reads, and how fast its memory fades: newer events say more.
-READERS = {"item-knn": ("similar", 0.5), "ease": ("ease", 0.2), "content": ("content", 0.2)}
+# The one reading of the history (a name of config.HEADS) that each makes do with.
+READERS = {"item-knn": "similar", "ease": "ease", "content": "content"}
 TIE = 1e-3  # what popularity counts beside a table
 
 
@@ -26,7 +26,8 @@ class Popularity(nn.Module):
 
 
 class OneTable(nn.Module):
-    """One item-to-item table read by the history; popularity breaks ties and serves strangers."""
+    """One item-to-item table read by the history; popularity breaks ties and serves strangers.
+    `decay` is per step back: newer events say more."""
 
     def __init__(self, tables: Tables, source: str, decay: float) -> None:
         super().__init__()

@@ -49,9 +49,7 @@ def probes(users: Users, limits: Limits) -> list[UserInputs]:
 
 
 def _inputs(asked: Sequence[Request], limits: Limits, length: int) -> UserInputs:
-    arrays = tensors(asked, limits, length=length)
-    names = ("history", "history_time", "history_weight", "request_time", "user_features")
-    return UserInputs(*(torch.from_numpy(arrays[name]) for name in names))
+    return UserInputs.of(tensors(asked, limits, length=length))
 
 
 @torch.inference_mode()

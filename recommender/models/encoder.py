@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recommender.config import EncoderConfig
-from recommender.models.scorer import UserInputs
+from recommender.models.scorer import UserInputs, power_of_two
 
 _TIME_BUCKETS = 28  # powers of two of seconds, up to four years
 _MASKED = -1e9
@@ -148,10 +148,5 @@ def _visible(history_BL: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _time_bucket(time_BL: Tensor) -> Tensor:
-    """[B, L, L] bucket of the seconds between two events, by powers of two.
-
-    The offset puts the borders between integers, where no backend's logarithm can
-    round a difference to the other side.
-    """
-    gap_BLL = (time_BL[:, :, None] - time_BL[:, None, :]).clamp(0, 2**27 - 1)
-    return ((gap_BLL + 1).to(torch.float32).log2() + 0.37).to(torch.int64)
+    """[B, L, L] bucket of the seconds between two events."""
+    return power_of_two((time_BL[:, :, None] - time_BL[:, None, :]).clamp(0, 2**27 - 1))

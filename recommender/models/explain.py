@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recommender.config import HEADS
 from recommender.contract import Array
 from recommender.errors import NotFound
 from recommender.models.baselines import READERS, TIE, OneTable, Popularity
@@ -38,7 +39,6 @@ from recommender.models.mixer import Mixer, standardised
 from recommender.models.scorer import Scorer, UserInputs
 from recommender.models.signals import Reading, Tables
 
-USER_INPUTS = ("history", "history_time", "history_weight", "request_time", "user_features")
 CONTEXT = "context"
 POPULARITY = "popularity"
 
@@ -93,7 +93,7 @@ def signal_names(blueprint: Blueprint) -> tuple[str, ...]:
         return (*heads_of(config), *other_names(config, len(blueprint.user_sizes)), CONTEXT)
     if blueprint.family == POPULARITY:
         return (POPULARITY,)
-    return READERS[blueprint.family][0], POPULARITY
+    return HEADS[READERS[blueprint.family]].source, POPULARITY
 
 
 def _parts(scorer: Scorer, user: UserInputs, candidates_BC: Tensor) -> Parts:
@@ -200,6 +200,5 @@ def take_apart(
 ) -> tuple[Array, Array, Array]:
     """`signal`, `value` and `history_share` of `candidates` [B, C] int64, in eager PyTorch; of
     `arrays`, the contract's inputs, those of the user are read."""
-    user = (torch.from_numpy(arrays[name]) for name in USER_INPUTS)
-    signal, value, share = explainer(*user, torch.from_numpy(candidates))
+    signal, value, share = explainer(*UserInputs.of(arrays), torch.from_numpy(candidates))
     return signal.numpy(), value.numpy(), share.numpy()

@@ -28,6 +28,7 @@ from recommender.models.encoder import Encoder
 from recommender.models.graph import Graph
 from recommender.models.mixer import Mixer
 from recommender.models.signals import Tables, fit_tables
+from recommender.models.trends import fit_popularity
 from recommender.users import Users
 
 FAMILIES = ("deep", "ease", "item-knn", "content", "popularity")
@@ -81,13 +82,17 @@ class Blueprint:
             self.config.mixer,
         )
 
-    def tables(self, users: Users, use: tuple[str, ...] | None = None) -> Tables:
-        signals = self.signals
+    def like(self, users: Users) -> sp.csr_array:
+        """[N, N]: which touched items each untouched one takes after."""
+        return likeness(self.content, np.bincount(users.items, minlength=self.items) > 0)
+
+    def tables(self, users: Users, like: sp.csr_array, use: tuple[str, ...]) -> Tables:
         return Tables(
             fit_tables(
                 users,
                 self.content,
-                replace(signals, use=signals.use if use is None else use),
+                like,
+                replace(self.config.signals, use=use),
                 session_gap=self.session_gap,
                 user_sizes=self.user_sizes,
             )
@@ -95,14 +100,14 @@ class Blueprint:
 
     def deep(self, users: Users, encoder: Encoder | None, mixer: Mixer) -> Deep:
         """The deep scorer of what `users` did; `encoder` is trained on them."""
-        table, bias = self.vectors(users, encoder)
-        return Deep(encoder, table, bias, self.tables(users), mixer)
+        like = self.like(users)
+        table, bias = self._vectors(like, encoder)
+        return Deep(encoder, table, bias, self.tables(users, like, self.signals.use), mixer)
 
-    def vectors(self, users: Users, encoder: Encoder | None) -> tuple[Tensor, Tensor]:
+    def _vectors(self, like: sp.csr_array, encoder: Encoder | None) -> tuple[Tensor, Tensor]:
         """[N, d] and [N]: the encoder's items, untouched ones in the place of their like."""
         if encoder is None:
             return torch.zeros(self.items, 1), torch.zeros(self.items)
-        like = likeness(self.content, np.bincount(users.items, minlength=self.items) > 0)
         placed = (
             place_in_vectors(found.detach().numpy(), like)
             for found in (encoder.item_table(), encoder.bias)
@@ -113,12 +118,15 @@ class Blueprint:
 
 def fit_scorer(blueprint: Blueprint, users: Users) -> nn.Module:
     """The scorer of a family that is counted, not trained: any but deep."""
-    family = blueprint.family
-    if family == "popularity":
-        return Popularity(blueprint.tables(users, use=()).popularity)
-    source, decay = READERS[family]
-    head = next(name for name, head in HEADS.items() if head.source == source)
-    return OneTable(blueprint.tables(users, use=(head,)), source, decay)
+    if blueprint.family == "popularity":
+        return Popularity(torch.from_numpy(fit_popularity(users, blueprint.items)))
+    use = (READERS[blueprint.family],)
+    return _one_table(blueprint, blueprint.tables(users, blueprint.like(users), use))
+
+
+def _one_table(blueprint: Blueprint, tables: Tables) -> OneTable:
+    head, decay = HEADS[READERS[blueprint.family]], blueprint.config.signals.decay
+    return OneTable(tables, head.source, decay if blueprint.family == "item-knn" else head.decay)
 
 
 def load_graph(blueprint: Blueprint, state: Mapping[str, Tensor]) -> Graph:
@@ -148,7 +156,7 @@ def _empty_scorer(blueprint: Blueprint, state: Mapping[str, Tensor]) -> nn.Modul
         {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
     )
     if blueprint.family in READERS:
-        return OneTable(tables, *READERS[blueprint.family])
+        return _one_table(blueprint, tables)
     encoder = blueprint.encoder() if "encoder" in blueprint.signals.use else None
     table, bias = (torch.zeros_like(state[f"scorer.{name}"]) for name in ("table", "bias"))
     return Deep(encoder, table, bias, tables, blueprint.mixer())

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from recommender.config import MixerConfig
-from recommender.contract import Array, Limits, inputs
+from recommender.contract import Array, Limits
 from recommender.data.split import Query, requests
 from recommender.features import tensors
 from recommender.models.deep import Deep
@@ -136,8 +136,7 @@ def _inputs(view: View, rows: Sequence[int], limits: Limits) -> tuple[UserInputs
     """The batch, and its seen items [B, E]."""
     asked = requests([view.queries[row] for row in rows], view.users)
     arrays = tensors(asked, limits)
-    found = [torch.from_numpy(arrays[tensor.name]) for tensor in inputs(limits)]
-    return UserInputs(*found[:5]), found[5]
+    return UserInputs.of(arrays), torch.from_numpy(arrays["exclude"])
 
 
 def _batches(

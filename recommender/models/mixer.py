@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recommender.config import HEADS, MixerConfig
-from recommender.models.scorer import UserInputs
+from recommender.models.scorer import UserInputs, power_of_two
 from recommender.models.signals import Reading, Tables
 
 _TIME_BUCKETS = 30  # powers of two of seconds
@@ -86,11 +86,10 @@ class Mixer(nn.Module):
         """How much each event counts: by its steps and seconds back, and by its own weight."""
         length = user.history_BL.shape[1]
         steps_L = length - 1 - torch.arange(length, device=user.history_BL.device)
-        steps_L = steps_L.to(torch.float32)
-        by_steps_L = self.by_steps[which][_bucket(steps_L, _STEP_BUCKETS)]
+        by_steps_L = self.by_steps[which][power_of_two(steps_L).clamp(max=_STEP_BUCKETS - 1)]
         since_BL = (user.request_time_B1 - user.time_BL).clamp(0, 2**31 - 1)
         by_time_BL = F.embedding(
-            _bucket(since_BL.to(torch.float32), _TIME_BUCKETS), self.by_time[which][:, None]
+            power_of_two(since_BL).clamp(max=_TIME_BUCKETS - 1), self.by_time[which][:, None]
         )[:, :, 0]
         fade_L = by_steps_L - F.softplus(self.decay[which]) * steps_L
         strength_BL = (fade_L + by_time_BL).exp() * (1.0 + self.by_weight[which] * user.weight_BL)
@@ -118,12 +117,6 @@ def context(user: UserInputs) -> Tensor:
         ],
         dim=1,
     )
-
-
-def _bucket(value: Tensor, buckets: int) -> Tensor:
-    """By powers of two. The offset puts the borders between integers, where no backend's
-    logarithm can round a value to the other side."""
-    return ((value + 1.0).log2() + 0.37).to(torch.int64).clamp(0, buckets - 1)
 
 
 def standardised(said_BN: Tensor) -> tuple[Tensor, Tensor]:

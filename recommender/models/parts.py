@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recommender.models.deep import Deep
+from recommender.models.encoder import Encoder
 from recommender.models.families import Blueprint
 from recommender.models.graph import Graph
 from recommender.models.mixer import standardised
@@ -17,12 +18,16 @@ _FUSED = ("ease", "similar")  # heads fused with the encoder and popularity
 
 
 class EncoderAlone(nn.Module):
-    def __init__(self, deep: Deep) -> None:
+    """`table` [N, d] and `bias` [N] are the items."""
+
+    def __init__(self, encoder: Encoder, table: Tensor, bias: Tensor) -> None:
         super().__init__()
-        self.deep = deep
+        self.encoder = [encoder]  # in a list: not to be frozen with the graph around it
+        self.table, self.bias = table.detach(), bias.detach()
 
     def forward(self, user: UserInputs) -> Tensor:
-        return F.linear(self.deep.query(user), self.deep.table, self.deep.bias)
+        (encoder,) = self.encoder
+        return F.linear(encoder(user, self.table, last_only=True), self.table, self.bias)
 
 
 class Fusion(nn.Module):
@@ -59,7 +64,8 @@ def parts(blueprint: Blueprint, graph: Graph, *, trends: bool) -> dict[str, Grap
     if not isinstance(deep, Deep):
         return {}
     if deep.encoder is not None:
-        found |= {ENCODER: EncoderAlone(deep), FUSION: Fusion(deep)}
+        alone = EncoderAlone(deep.encoder, deep.table, deep.bias)
+        found |= {ENCODER: alone, FUSION: Fusion(deep)}
     if trends and "trend" in deep.mixer.use:
         for which, days in enumerate(blueprint.config.signals.half_life_days):
             found[f"popularity, half-life {days:g} days"] = Trend(deep, which)

@@ -5,10 +5,16 @@ The one interface between model families and the graph around them (graph.py).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from recommender.contract import Array
+
+# The contract's names of the fields of UserInputs, in their order.
+USER_INPUTS = ("history", "history_time", "history_weight", "request_time", "user_features")
 
 
 class UserInputs(NamedTuple):
@@ -19,6 +25,11 @@ class UserInputs(NamedTuple):
     weight_BL: Tensor
     request_time_B1: Tensor
     features_BU: Tensor
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Array]) -> UserInputs:
+        """From the contract's inputs, of which nothing needs cleaning."""
+        return cls(*(torch.from_numpy(arrays[name]) for name in USER_INPUTS))
 
     def newest(self, reach: int) -> UserInputs:
         """The same with the newest `reach` events only; no padding is added where L is less."""
@@ -38,6 +49,15 @@ class Scorer(Protocol):
 
     def __call__(self, user: UserInputs) -> Tensor:
         """[B, N] float32; column 0 is padding."""
+
+
+def power_of_two(value: Tensor) -> Tensor:
+    """The bucket of whole numbers from 0 up, by powers of two.
+
+    The offset puts the borders between integers, where no backend's logarithm can
+    round a value to the other side.
+    """
+    return ((value + 1).to(torch.float32).log2() + 0.37).to(torch.int64)
 
 
 def _longer(length: int, reach: int) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from recommender.config import HEADS, SOURCES, SignalConfig
 from recommender.data.content import similar_by_content
-from recommender.models.cold import likeness, place_in_table
+from recommender.models.cold import place_in_table
 from recommender.models.itemtoitem import (
     Neighbours,
     fit_basket,
@@ -41,14 +41,15 @@ _CELLS = 1_500_000  # items x neighbours of a table: 18 MB; above, the tables ar
 def fit_tables(
     users: Users,
     content: sp.csr_array,
+    like: sp.csr_array,
     config: SignalConfig,
     *,
     session_gap: int,
     user_sizes: tuple[int, ...],
 ) -> dict[str, Tensor]:
-    """The buffers of `Tables` for the signals in use. `content` is [N, F], unit rows."""
+    """The buffers of `Tables` for the signals in use. `content` is [N, F], unit rows; `like` is
+    what untouched items take after (cold.py)."""
     items, use = content.shape[0], config.use
-    like = likeness(content, np.bincount(users.items, minlength=items) > 0)
     config = replace(config, neighbours=min(config.neighbours, max(50, _CELLS // items)))
     state = {"popularity": torch.from_numpy(fit_popularity(users, items))}
     for source in SOURCES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from xml.etree import ElementTree
 
 Node = ElementTree.Element
@@ -29,5 +30,15 @@ def _add_text(node: Node, text: str) -> None:
         node.text = (node.text or "") + text
 
 
-def document(root: Node) -> str:
+def html(title: str, *sections: Node | None) -> str:
+    """A page whole: no script, no network, light and dark."""
+    style = Path(__file__).with_name("page.css").read_text()
+    head = e(
+        "head",
+        e("meta", charset="utf-8"),
+        e("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        e("title", title),
+        e("style", style),
+    )
+    root = e("html", head, e("body", e("main", *sections)), lang="en")
     return "<!DOCTYPE html>\n" + ElementTree.tostring(root, encoding="unicode", method="html")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from recommender.config import Config, to_json
+from recommender.metrics import with_half
 from recommender.report.leaks import FAILED, NOTE, PASSED
-from recommender.report.markup import Node, document, e
+from recommender.report.markup import Node, e, html
 from recommender.report.measure import Study
 from recommender.report.sections import (
     against,
@@ -50,34 +50,17 @@ _COLOUR = {PASSED: "good", NOTE: "note", FAILED: "bad"}
 
 def page(study: Study) -> str:
     """The page of `study`, whole: what it shows is what the JSON beside it holds."""
-    style = Path(__file__).with_name("page.css").read_text()
-    return document(
-        e(
-            "html",
-            e(
-                "head",
-                e("meta", charset="utf-8"),
-                e("meta", name="viewport", content="width=device-width, initial-scale=1"),
-                e("title", f"{study.protocol}: {_winner(study)} ranks best"),
-                e("style", style),
-            ),
-            e(
-                "body",
-                e(
-                    "main",
-                    _headline(study),
-                    overview(study),
-                    against(study),
-                    by_cutoff(study),
-                    sliced(study),
-                    families(study),
-                    _leaks(study),
-                    _every_figure(study),
-                    _recipe(study),
-                ),
-            ),
-            lang="en",
-        )
+    return html(
+        f"{study.protocol}: {_winner(study)} ranks best",
+        _headline(study),
+        overview(study),
+        against(study),
+        by_cutoff(study),
+        sliced(study),
+        families(study),
+        _leaks(study),
+        _every_figure(study),
+        _recipe(study),
     )
 
 
@@ -149,15 +132,10 @@ def _every_figure(study: Study) -> Node:
         of = {family: groups[group] for family, groups in study.models.items()}
         metrics = next(iter(of.values()))
         rows = [
-            [metric, *(_cell(figures[metric]) for figures in of.values())] for metric in metrics
+            [metric, *(with_half(figures[metric]) for figures in of.values())] for metric in metrics
         ]
         parts += [e("h3", f"{group}: {queries:,} queries"), table(["metric", *of], rows)]
     return e("section", e("h2", "Every figure"), e("p", _METRICS), *parts)
-
-
-def _cell(figure: Mapping[str, float]) -> str:
-    half = f" ± {figure['half']:.4f}" if "half" in figure else ""
-    return f"{figure['mean']:.4f}{half}"
 
 
 def _recipe(study: Study) -> Node:

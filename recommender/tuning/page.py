@@ -5,11 +5,10 @@ No script, no network, light and dark, as the pages of `recserve evaluate`.
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Any
 
 from recommender.report.charts import Dot, Point, Series, dots, intervals, lines
-from recommender.report.markup import Node, document, e
+from recommender.report.markup import Node, e, html
 from recommender.report.sections import Row, details, figure, signed, table
 from recommender.tuning.score import BOTH, Score
 from recommender.tuning.space import Setting
@@ -20,28 +19,15 @@ _BASE, _DRAWN, _PROPOSED = 1, 0, 2  # colours, and so shapes, of marks
 
 
 def page(tuned: Tuned) -> str:
-    style = files("recommender.report").joinpath("page.css").read_text()
-    return document(
-        e(
-            "html",
-            e(
-                "head",
-                e("meta", charset="utf-8"),
-                e("meta", name="viewport", content="width=device-width, initial-scale=1"),
-                e("title", f"tune: {tuned.verdict}"),
-                e("style", style),
-            ),
-            e("body", e("main", *filter(None, (
-                _headline(tuned),
-                _finals(tuned),
-                _search(tuned),
-                _marginals(tuned),
-                _trials(tuned),
-                _space(tuned),
-            )))),
-            lang="en",
-        )
-    )  # fmt: skip
+    return html(
+        f"tune: {tuned.verdict}",
+        _headline(tuned),
+        _finals(tuned),
+        _search(tuned),
+        _marginals(tuned),
+        _trials(tuned),
+        _space(tuned),
+    )
 
 
 def value(score: float | None) -> str:

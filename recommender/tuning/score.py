@@ -25,14 +25,15 @@ import numpy as np
 from recommender.config import Config, to_json
 from recommender.contract import Array
 from recommender.data.dataset import Dataset
-from recommender.data.split import Query, before, leave_one_out, requests, temporal
-from recommender.data.timing import NONE, REAL
-from recommender.errors import BadInput, DataError, shown
+from recommender.data.split import Query, before, requests
+from recommender.data.timing import REAL
+from recommender.errors import BadInput, shown
 from recommender.evaluate import judge, rank
 from recommender.fitting import Encoders, Moment, mixed, moments_of, views_of
 from recommender.models.families import Blueprint
 from recommender.models.learn import Progress, silent
 from recommender.models.mix import View, cut_views
+from recommender.protocols import divide
 from recommender.train import blueprint_of
 from recommender.tuning.space import MIXER, TABLES, without
 from recommender.users import Users
@@ -63,19 +64,12 @@ def allowed_rows(dataset: Dataset, protocol: str) -> Users:
         raise BadInput(
             f"protocol {shown(protocol)} does not exist", remedy=f"Choose {', '.join(WITHHELD)}."
         )
-    users, repurchase = dataset.users, dataset.repurchase
     if protocol == LEAVE_ONE_OUT:
-        return leave_one_out(users, repurchase=repurchase).train_valid
-    if dataset.time_kind == NONE:
-        raise DataError(
-            "all timestamps are the same: there is no moment to cut at",
-            remedy="Use --protocol leave-one-out, or bring real timestamps.",
-        )
-    split = temporal(users, repurchase=repurchase)
+        return divide(dataset, LEAVE_ONE_OUT).train_valid
+    split = divide(dataset, TEMPORAL)
     if protocol == TEMPORAL or not split.test:
         return split.train_valid
-    without_last = leave_one_out(users, repurchase=repurchase).train_valid
-    return before(without_last, split.test[0].request_time)
+    return before(divide(dataset, LEAVE_ONE_OUT).train_valid, split.test[0].request_time)
 
 
 class Bench:

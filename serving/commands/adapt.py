@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from serving.commands.options import (
+    ConfigFile,
+    Folder,
+    Settings,
+    load,
+    recipe_of,
+)
 from serving.commands.progress import progress_bar
-from serving.commands.training import ConfigFile, Folder, Settings, _cell, _load, _recipe
 
 if TYPE_CHECKING:
     from recommender.runs import Run
@@ -57,8 +63,8 @@ def adapt(
     adapter.check_name(name)
     runs.check_free(out, resume=False)
     build = adapter.builder(module, given)
-    recipe = _recipe("full", config, settings, None)
-    dataset = _load(folder, config, settings)
+    recipe = recipe_of("full", config, settings, None)
+    dataset = load(folder, config, settings)
     users = split_of(dataset, protocol).train_valid if protocol is not None else None
     with progress_bar() as progress:
         run = adapter.adapt(
@@ -78,9 +84,11 @@ def _pairs(arguments: list[str]) -> dict[str, str]:
 
 
 def _show(run: Run, name: str, out: Path) -> None:
+    from recommender.metrics import with_half
+
     elsewhere = run.details["trained_elsewhere"]
     figures = run.details["on_events_it_may_have_seen"] if elsewhere else run.metrics
-    told = f"NDCG@10 {_cell(figures['ndcg@10'])}, HR@10 {_cell(figures['hr@10'])}"
+    told = f"NDCG@10 {with_half(figures['ndcg@10'])}, HR@10 {with_half(figures['hr@10'])}"
     if elsewhere:
         typer.echo(f"{out}: {name} keeps the contract")
         typer.echo(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from serving.commands.options import Repository
 from serving.commands.progress import progress_bar
-from serving.commands.training import Repository
 
 if TYPE_CHECKING:
     from recommender.runs import Run

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from serving.commands.options import (
+    ConfigFile,
+    Folder,
+    Json,
+    Preset,
+    Repository,
+    Resume,
+    Settings,
+    load,
+    recipe_of,
+)
 from serving.commands.progress import progress_bar
 
 if TYPE_CHECKING:
     from recommender.data.dataset import Dataset
     from recommender.protocols import Report
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A data folder.")]
-Preset = Annotated[str, typer.Option(help="quick or full.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML recipe over the preset.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting; may repeat.")
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")]
-Json = Annotated[bool, typer.Option("--json", help="For a program to read.")]
-Repository = Annotated[Path, typer.Option(help="The model repository.")]
 COMPARED = "deep,ease,item-knn,content,popularity"
 NEW_ITEMS = "deep,content"  # compared where the items are new: to others all of them are alike
 
@@ -47,18 +48,19 @@ def train(
     """
     from recommender import runs
     from recommender import train as training
+    from recommender.metrics import with_half
 
-    recipe = _recipe(preset, config, settings, seed)
+    recipe = recipe_of(preset, config, settings, seed)
     training.check_family(model)
     runs.check_free(out, resume=resume)
-    dataset = _load(folder, config, settings)
+    dataset = load(folder, config, settings)
     with progress_bar() as progress:
         run = training.train(
             dataset, out, family=model, config=recipe, resume=resume, progress=progress
         )
     typer.echo(
         f"{out}: {model} trained in {run.details['seconds']:.0f} s; on the held-out part "
-        f"NDCG@10 {_cell(run.metrics['ndcg@10'])}, HR@10 {_cell(run.metrics['hr@10'])}"
+        f"NDCG@10 {with_half(run.metrics['ndcg@10'])}, HR@10 {with_half(run.metrics['hr@10'])}"
     )
 
 
@@ -113,9 +115,9 @@ def evaluate(
     from recommender import protocols, runs
     from recommender.errors import BadInput
 
-    recipe = _recipe(preset, config, settings, seed)
+    recipe = recipe_of(preset, config, settings, seed)
     adapted = [runs.read(path) for path in run or ()]
-    dataset = _load(folder, config, settings)
+    dataset = load(folder, config, settings)
     compared = NEW_ITEMS if protocol == protocols.COLD_ITEMS else COMPARED
     if through is not None:
         if protocol == protocols.COLD_ITEMS:
@@ -248,28 +250,11 @@ def gc(repository: Repository = Path("model_repository")) -> None:
     typer.echo("\n".join(f"removed {folder}" for folder in removed) or "nothing to remove")
 
 
-def _recipe(preset: str, file: Path | None, settings: list[str] | None, seed: int | None) -> Any:
-    from recommender.config import read
-
-    chosen = [*(settings or ()), *([f"training.seed={seed}"] if seed is not None else ())]
-    return read(preset, file, chosen)
-
-
-def _load(folder: Path, config: Path | None, settings: list[str] | None) -> Dataset:
-    """The data set; what cleaning dropped goes to stderr."""
-    from recommender.data.config import DataConfig
-    from recommender.data.dataset import load
-
-    dataset, report = load(folder, DataConfig.of(folder, config, settings or ()))
-    for line in report.warnings:
-        typer.echo(f"{folder}: {line}", err=True)
-    return dataset
-
-
 def _print_report(report: Report) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from recommender.metrics import with_half
     from recommender.protocols import METRIC
 
     console = Console()
@@ -279,16 +264,11 @@ def _print_report(report: Report) -> None:
         table = Table("metric", *families, title=title, title_justify="left")
         for metric in report.models[families[0]][group]:
             cells = [report.models[family][group][metric] for family in families]
-            table.add_row(metric, *map(_cell, cells))
+            table.add_row(metric, *map(with_half, cells))
         console.print(table)
     for family, gap in report.against.items():
         console.print(
             f"{METRIC[report.protocol].replace('ndcg', 'NDCG')} of {next(iter(report.models))} "
-            f"minus {family}: {_cell(gap)} "
+            f"minus {family}: {with_half(gap)} "
             "(paired bootstrap)"
         )
-
-
-def _cell(estimate: Mapping[str, float]) -> str:
-    half = f" ± {estimate['half']:.4f}" if "half" in estimate else ""
-    return f"{estimate['mean']:.4f}{half}"

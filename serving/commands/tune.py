@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from serving.commands.options import (
+    ConfigFile,
+    Folder,
+    Json,
+    Preset,
+    Settings,
+    load,
+    recipe_of,
+)
 from serving.commands.progress import progress_bar
-from serving.commands.training import ConfigFile, Folder, Json, Preset, Settings, _load, _recipe
 
 if TYPE_CHECKING:
     from recommender.tuning.verdict import Finalist, Tuned
@@ -65,11 +73,11 @@ def tune(
     from recommender.data.config import DataConfig
     from recommender.tuning.space import space_of
 
-    recipe = _recipe(preset, config, settings, seed)
+    recipe = recipe_of(preset, config, settings, seed)
     names = [name.strip() for name in only.split(",") if name.strip()] if only else []
     space_of(recipe, space, names)  # refused before data is read
     tuning.check_free(out, resume=resume)
-    dataset, data = _load(folder, config, settings), DataConfig.of(folder, config, settings or ())
+    dataset, data = load(folder, config, settings), DataConfig.of(folder, config, settings or ())
     with progress_bar() as progress:
         tuned = tuning.tune(
             dataset, out, config=recipe, data=data, protocol=protocol, space=space, only=names,
