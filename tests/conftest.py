@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cold_data import cold_dataset, cold_folder  # noqa: F401 - fixtures
 from served import ITEMS, Stack, serving
 from triton_process import toy_repository, toy_server, toy_weights  # noqa: F401 - fixtures
 

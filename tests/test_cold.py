@@ -6,9 +6,6 @@ category names its group.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,78 +14,28 @@ import onnxruntime
 import polars as pl
 import pytest
 import scipy.sparse as sp
+from cold_data import GROUPS, HITS, ITEMS, LATELY, UNTOUCHED, of_groups, recserve
 
 from export.to_onnx import write_onnx
 from recommender import config, runs
-from recommender.cold_items import CHANCE, among, chance
+from recommender.cold_items import among
 from recommender.contract import Array, inputs
-from recommender.data.dataset import Dataset, load
-from recommender.data.hidden import cold_items, hidden_items
-from recommender.data.split import Query
-from recommender.data.synthetic import START, write_synthetic
+from recommender.data.dataset import Dataset
 from recommender.errors import DataError, RunError
-from recommender.evaluate import CUTOFFS, rank
+from recommender.evaluate import rank
 from recommender.features import Request, tensors
 from recommender.grow import grow, read_items
-from recommender.metrics import per_query
 from recommender.models.cold import likeness, place_in_table
 from recommender.models.families import FAMILIES
 from recommender.models.itemtoitem import Neighbours
 from recommender.release import read_release
-from recommender.report import leaks
 from recommender.runs import Run
 from recommender.train import blueprint_of, fit_run, train
-from recommender.users import EMPTY
 
-GROUPS, ITEMS, UNTOUCHED = 3, 150, 5  # untouched: of each group
-LATELY = 6  # events
-HITS = ("item-000000", "item-000001", "item-000002")  # one of each group
 SMALL = (
     "training.epochs=6", "encoder.width=16", "encoder.layers=1", "training.batch=16",
     "mixer.cuts=2", "mixer.cut_epochs=3", "mixer.queries=800",
 )  # fmt: skip
-
-
-def of_groups(prefix: str) -> pl.DataFrame:
-    """UNTOUCHED items of each group, as the synthetic data names them."""
-    group = np.arange(GROUPS * UNTOUCHED) % GROUPS
-    return pl.DataFrame(
-        {
-            "item_id": [f"{prefix}-{i}" for i in range(len(group))],
-            "title": [f"{prefix} {i} of group {g}" for i, g in enumerate(group)],
-            "categories": [f"group-{g:03d}" for g in group],
-        }
-    )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Synthetic data with untouched items, users who come one after another, each for a week, and
-    three hits that most of them came upon."""
-    folder = tmp_path_factory.mktemp("cold") / "data"
-    write_synthetic(folder, users=500, items=ITEMS, events=5000, seed=5)
-    items = pl.read_csv(folder / "items.csv")
-    pl.concat([items, of_groups("untouched")]).write_csv(folder / "items.csv")
-    rng = np.random.default_rng(5)
-    came = pl.DataFrame(
-        {
-            "user_id": [f"user-{u:06d}" for u in range(500)],
-            "came": rng.integers(0, 80 * 86_400, 500),
-            "item_id": [HITS[u % 3] for u in range(500)],
-        }
-    )
-    events = pl.read_csv(folder / "interactions.csv").join(came.drop("item_id"), on="user_id")
-    week = (pl.col("timestamp") - pl.col("timestamp").min()) // 13 + pl.col("came") + START
-    hits = came.head(400).with_columns(timestamp=pl.col("came") + START + 86_400)
-    columns = ["user_id", "item_id", "timestamp"]
-    both = pl.concat([events.with_columns(timestamp=week).select(columns), hits.select(columns)])
-    both.write_csv(folder / "interactions.csv")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def cold_dataset(folder: Path) -> Dataset:
-    return load(folder)[0]
 
 
 @pytest.fixture(scope="module")
@@ -322,82 +269,3 @@ def test_a_file_that_is_no_table_of_items_is_refused(
         (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=says):
         read_items(tmp_path / name)
-
-
-def recserve(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "serving.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200)
-
-
-# The protocol
-
-
-def test_hidden_items_are_new_to_training_and_all_that_is_asked_for(cold_dataset: Dataset) -> None:
-    users = cold_dataset.users
-    split = cold_items(users)
-    hidden = hidden_items(users, split)
-    assert len(hidden) == ITEMS // 10
-    assert not np.isin(split.train_valid.items, hidden).any()
-    assert len(split.train_valid.items) == int((~np.isin(users.items, hidden)).sum())
-    assert len(split.test) > 100
-    for query in split.test:
-        whole = users.history(query.user)
-        n = len(query.history)
-        assert n
-        assert (query.history.items == whole.items[:n]).all()
-        assert whole.items[n] in hidden
-        assert query.request_time == whole.times[n - 1]
-        assert set(query.targets) == set(whole.items) & set(hidden)
-    again, other = cold_items(users), cold_items(users, seed=1)
-    assert (hidden_items(users, again) == hidden).all()
-    assert set(hidden_items(users, other)) != set(hidden)
-
-
-def test_a_split_that_trains_on_hidden_items_is_refused(cold_dataset: Dataset) -> None:
-    users, name = cold_dataset.users, "events of hidden items in training"
-    split = cold_items(users)
-    fair = leaks.check(cold_dataset, split, "cold-items")
-    leaks.refuse(fair)
-    assert {f.name: f.verdict for f in fair}[name] == leaks.NOTE
-    broken = leaks.check(cold_dataset, replace(split, train_valid=users), "cold-items")
-    assert {f.name: f.verdict for f in broken}[name] == leaks.FAILED
-
-
-@pytest.mark.parametrize("candidates", [7, 30])
-def test_what_a_random_order_reaches_is_what_many_random_orders_reach(candidates: int) -> None:
-    rng = np.random.default_rng(0)
-    targets = [np.arange(1, n + 1) for n in (1, 3, min(25, candidates))]
-    queries = [Query(user=0, history=EMPTY, request_time=0, targets=t) for t in targets]
-    expected = chance(queries, candidates)
-    orders = np.stack([rng.permutation(candidates) + 1 for _ in range(4_000)])
-    orders = np.pad(orders, ((0, 0), (0, 20)))  # 0 where there are fewer
-    for row, wanted in enumerate(targets):
-        for k in CUTOFFS:
-            for name, found in per_query(orders, [wanted] * len(orders), k).items():
-                assert expected.values[f"{name}@{k}"][row] == pytest.approx(found.mean(), abs=0.03)
-
-
-def test_new_items_are_ranked_better_by_their_content_than_by_chance(
-    folder: Path, tmp_path: Path
-) -> None:
-    done = recserve("evaluate", folder, "--protocol", "cold-items", "--out", tmp_path,
-                    "--models", "content,popularity")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert f"recall@10 of content minus {CHANCE}" in " ".join(done.stdout.split())
-    report = json.loads((tmp_path / "cold-items.json").read_text())
-    random, content = (report["models"][name]["all"] for name in (CHANCE, "content"))
-    assert random["recall@10"]["mean"] == pytest.approx(10 / 15)
-    assert random["coverage@10"]["mean"] == pytest.approx(1)
-    assert content["ndcg@10"]["mean"] > 1.2 * random["ndcg@10"]["mean"]
-    gap = report["against"][CHANCE]
-    assert gap["mean"] - gap["half"] > 0
-    assert set(report["against"]) == {"popularity", CHANCE}
-    page = (tmp_path / "cold-items.html").read_text()
-    assert "A random order finds 10 / 15 of them" in page
-
-
-def test_a_server_is_not_asked_to_rank_the_hidden_items_alone(folder: Path, tmp_path: Path) -> None:
-    done = recserve("evaluate", folder, "--protocol", "cold-items", "--out", tmp_path,
-                    "--through", "grpc://127.0.0.1:31300")  # fmt: skip
-    assert done.returncode == 2
-    assert "cold-items ranks the hidden items alone" in done.stderr

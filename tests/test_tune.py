@@ -13,7 +13,6 @@ import pytest
 from trainings import small
 
 from recommender import config
-from recommender.config import Config
 from recommender.contract import Array
 from recommender.data.config import DataConfig
 from recommender.data.dataset import Dataset, load
@@ -23,7 +22,7 @@ from recommender.data.timing import NONE
 from recommender.errors import BadInput, DataError, RunError, TrainingError
 from recommender.tune import BEST, FIGURES, PAGE, Effort, tune
 from recommender.tuning.score import WITHHELD, Bench, Score, allowed_rows
-from recommender.tuning.space import SETTINGS, changed, space_of, to_toml
+from recommender.tuning.space import changed, space_of, to_toml
 from recommender.tuning.trials import Journal, Trial
 from recommender.tuning.verdict import Finalist, Tuned
 from recommender.users import Users
@@ -216,14 +215,6 @@ def test_best_toml_is_the_recipe_chosen_and_train_takes_it(
     assert config.from_json(recipe) == straight.best
 
 
-def test_best_toml_keeps_how_the_data_was_read(tmp_path: Path) -> None:
-    data = DataConfig(repurchase=True, min_rating=4.0, columns={"my column": "text"})
-    recipe = small("signals.use=ease,trend", "signals.half_life_days=1,7", "mixer.weight_decay=0")
-    (tmp_path / BEST).write_text(to_toml(recipe, data, "two\nlines"))
-    assert DataConfig.read(tmp_path / BEST) == data
-    assert config.read(file=tmp_path / BEST) == recipe
-
-
 def test_page_and_figures_hold_every_trial_and_seed(straight: Tuned, straight_folder: Path) -> None:
     figures = json.loads((straight_folder / FIGURES).read_text())
     page = (straight_folder / PAGE).read_text()
@@ -268,17 +259,6 @@ def test_a_gain_is_worth_it_beyond_its_spread(
     assert tuned.verdict.startswith("Proposed" if earned else "The recipe given stays")
 
 
-def test_a_trial_that_diverged_is_kept_and_learned_from(tmp_path: Path) -> None:
-    space = space_of(BASE, "mixer")
-    journal = Journal(tmp_path / "journal.log", space, 0)
-    trial = Trial(number=0, settings={"mixer.epochs": 2}, score=None, seconds=1.0, failed="NaN")
-    journal.add(trial)
-    again = Journal(tmp_path / "journal.log", space, 0)
-    assert again.trials == (trial,)
-    assert again.propose() == journal.propose()
-    assert again.propose().keys() == {setting.name for setting in space}
-
-
 def test_after_a_recipe_that_diverged_others_are_scored_as_ever(
     straight: Tuned, data: Dataset, tmp_path: Path
 ) -> None:
@@ -305,17 +285,6 @@ def test_the_search_ends_where_every_recipe_was_tried(tmp_path: Path) -> None:
         journal.add(Trial(number=len(proposed), settings=settings, score=score, seconds=0.0))
     assert len(proposed) == len(set(proposed)) > 4
     assert set(proposed) <= set(range(int(epochs.low), int(epochs.high) + 1))
-
-
-def test_a_value_outside_the_range_widens_it() -> None:
-    (rate,) = space_of(small("mixer.learning_rate=0.3"), "mixer", ["mixer.learning_rate"])
-    assert rate.high == 0.3
-    (decay,) = space_of(small("mixer.weight_decay=0"), "mixer", ["mixer.weight_decay"])
-    assert decay.low > 0  # drawn by factors, which never come to 0
-
-
-def test_defaults_lie_in_the_ranges_and_settings_in_the_recipe() -> None:
-    assert space_of(Config(), "all") == SETTINGS
 
 
 @pytest.mark.parametrize(
