@@ -104,7 +104,9 @@ def evaluate(
     for run in chain(trained, runs):
         graphs = {run.blueprint.family: run.graph if new is None else among(run, new)}
         if new is None:
-            graphs |= parts(run.blueprint, run.graph, trends=protocol == "temporal")
+            graphs |= parts(
+                run.blueprint, split.train_valid, run.graph, trends=protocol == "temporal"
+            )
         for name, graph in graphs.items():
             items, _ = rank(graph, requests(split.test, split.train_valid), run.blueprint.limits)
             judged[name] = judge(items, split.test, candidates)

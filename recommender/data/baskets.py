@@ -29,6 +29,13 @@ def basket_of(users: Users, gap: int) -> Array:
     return within
 
 
+def place_in_basket(users: Users, gap: int) -> Array:
+    """[events] int64: how many events of its basket come before each."""
+    begins = _begins(users, gap)[1]
+    place: Array = np.arange(len(begins)) - np.flatnonzero(begins)[np.cumsum(begins) - 1]
+    return place
+
+
 def count_baskets(users: Users, gap: int) -> int:
     return int(_begins(users, gap)[1].sum())
 

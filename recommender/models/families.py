@@ -119,7 +119,8 @@ class Blueprint:
 def fit_scorer(blueprint: Blueprint, users: Users) -> nn.Module:
     """The scorer of a family that is counted, not trained: any but deep."""
     if blueprint.family == "popularity":
-        return Popularity(torch.from_numpy(fit_popularity(users, blueprint.items)))
+        every = np.ones(len(users.items), np.float32)
+        return Popularity(torch.from_numpy(fit_popularity(users, blueprint.items, every)))
     use = (READERS[blueprint.family],)
     return _one_table(blueprint, blueprint.tables(users, blueprint.like(users), use))
 

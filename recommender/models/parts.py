@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from recommender.models.families import Blueprint
 from recommender.models.graph import Graph
 from recommender.models.mixer import standardised
 from recommender.models.scorer import UserInputs
+from recommender.models.signals import Tables, trend_buffers
+from recommender.models.trends import fit_trend
+from recommender.users import Users
 
 ENCODER, FUSION = "encoder alone", "equal-weight fusion"
 _FUSED = ("ease", "similar")  # heads fused with the encoder and popularity
@@ -47,26 +51,29 @@ class Fusion(nn.Module):
 
 
 class Trend(nn.Module):
-    """Recent popularity at the moment of the request, of one half-life."""
+    """Recent popularity at the moment of the request, of one half-life: every event counts 1."""
 
-    def __init__(self, deep: Deep, which: int) -> None:
+    def __init__(self, tables: Tables, which: int) -> None:
         super().__init__()
-        self.deep, self.which = deep, which
+        self.tables, self.which = tables, which
 
     def forward(self, user: UserInputs) -> Tensor:
-        return self.deep.tables.trends(user.request_time_B1)[self.which]
+        return self.tables.trends(user.request_time_B1)[self.which]
 
 
-def parts(blueprint: Blueprint, graph: Graph, *, trends: bool) -> dict[str, Graph]:
-    """The graphs of a deep model's parts, with `trends` recent popularity too: the simplest rule
-    of what is wanted now. None for other families."""
+def parts(blueprint: Blueprint, users: Users, graph: Graph, *, trends: bool) -> dict[str, Graph]:
+    """The graphs of a deep model's parts, with `trends` also recent popularity of `users`, the
+    simplest rule of what is wanted now. None for other families."""
     deep, found = graph.scorer, dict[str, nn.Module]()
     if not isinstance(deep, Deep):
         return {}
     if deep.encoder is not None:
         alone = EncoderAlone(deep.encoder, deep.table, deep.bias)
         found |= {ENCODER: alone, FUSION: Fusion(deep)}
-    if trends and "trend" in deep.mixer.use:
-        for which, days in enumerate(blueprint.config.signals.half_life_days):
-            found[f"popularity, half-life {days:g} days"] = Trend(deep, which)
+    if trends:
+        every = np.ones(len(users.items), np.float32)
+        config = blueprint.config.signals
+        tables = Tables(trend_buffers(fit_trend(users, blueprint.items, config, every)))
+        for which, days in enumerate(config.half_life_days):
+            found[f"popularity, half-life {days:g} days"] = Trend(tables, which)
     return {name: blueprint.graph(scorer) for name, scorer in found.items()}

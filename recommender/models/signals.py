@@ -28,10 +28,12 @@ from recommender.models.itemtoitem import (
 )
 from recommender.models.trends import (
     DAY,
+    Trend,
     fit_affinity,
     fit_first_seen,
     fit_popularity,
     fit_trend,
+    votes,
 )
 from recommender.users import Users
 
@@ -51,7 +53,8 @@ def fit_tables(
     what untouched items take after (cold.py)."""
     items, use = content.shape[0], config.use
     config = replace(config, neighbours=min(config.neighbours, max(50, _CELLS // items)))
-    state = {"popularity": torch.from_numpy(fit_popularity(users, items))}
+    vote = votes(users)
+    state = {"popularity": torch.from_numpy(fit_popularity(users, items, vote))}
     for source in SOURCES:
         if not any(HEADS[head].source == source for head in use if head in HEADS):
             continue
@@ -61,16 +64,21 @@ def fit_tables(
         state[f"{source}_item"] = torch.from_numpy(table.item)
         state[f"{source}_weight"] = torch.from_numpy(table.weight)
     if "trend" in use:
-        trend = fit_trend(users, items, config)
-        state["trend"] = torch.from_numpy(trend.score)
-        state["trend_start"] = torch.tensor(trend.start)
-        state["trend_step"] = torch.tensor(trend.step)
+        state |= trend_buffers(fit_trend(users, items, config, vote))
     if "age" in use:
         state["first_seen"] = torch.from_numpy(fit_first_seen(users, items))
     if "affinity" in use:
         for column, size in enumerate(user_sizes):
             state[f"affinity_{column}"] = torch.from_numpy(fit_affinity(users, items, column, size))
     return state
+
+
+def trend_buffers(trend: Trend) -> dict[str, Tensor]:
+    return {
+        "trend": torch.from_numpy(trend.score),
+        "trend_start": torch.tensor(trend.start),
+        "trend_step": torch.tensor(trend.step),
+    }
 
 
 def _fit_source(

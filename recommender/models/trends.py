@@ -1,7 +1,9 @@
 """What is wanted now: popularity as it stood at any moment, item age, and taste by user feature.
 
 Counted from histories; whatever happens at a moment never counts for a request of
-that moment or before. Memory: [half-lives, bins, N] float16, at most `_CELLS` of them.
+that moment or before. What comes late in a visit says less of what everybody wants: one
+who stays for hundreds of events would drown the others (docs/quality.md).
+Memory: [half-lives, bins, N] float16, at most `_CELLS` of them.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ import numpy as np
 
 from recommender.config import SignalConfig
 from recommender.contract import Array
+from recommender.data.baskets import SESSION, place_in_basket
 from recommender.users import Users
 
 DAY = 86_400.0
 NEVER_SEEN = 2**40  # unix seconds: an item that nobody has touched
 _CELLS = 16_000_000
-_SMOOTH = 200.0  # events of a group of users before its taste counts half
+_LATE = 0.25  # the k-th event of a visit counts k to the power of minus this
+_SMOOTH = 10.0  # events of an item by a group of users before its taste counts half
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,11 +31,17 @@ class Trend:
     step: int  # seconds per bin
 
 
-def fit_trend(users: Users, items: int, config: SignalConfig) -> Trend:
-    """Popularity at each of `trend_bins` moments, halving every half-life; the last of the H is
-    plain counts. A request reads the last moment not after it."""
+def votes(users: Users) -> Array:
+    """[events] float32: how much each event counts for its item; the first of a visit 1."""
+    counted: Array = (1.0 + place_in_basket(users, SESSION)) ** -_LATE
+    return counted.astype(np.float32)
+
+
+def fit_trend(users: Users, items: int, config: SignalConfig, vote: Array) -> Trend:
+    """Popularity at each of `trend_bins` moments, halving every half-life; the last of the H never
+    halves. A request reads the last moment not after it. `vote` is [events], as of `votes`."""
     half_lives = [*config.half_life_days, np.inf]
-    times, item = users.times[users.targets], users.items[users.targets]
+    times, item, vote = (a[users.targets] for a in (users.times, users.items, vote))
     start, end = int(times.min()), int(times.max()) + 1
     bins = max(1, min(config.trend_bins, _CELLS // (items * len(half_lives))))
     step = max(1, -(-(end - start) // bins))
@@ -43,7 +53,7 @@ def fit_trend(users: Users, items: int, config: SignalConfig) -> Trend:
     for which, half_life in enumerate(half_lives):
         age = (start + event_bin * step - times) / (half_life * DAY)
         counts = np.zeros((bins, items), np.float32)
-        np.add.at(counts, (event_bin, item), np.exp2(-age).astype(np.float32))
+        np.add.at(counts, (event_bin, item), vote * np.exp2(-age).astype(np.float32))
         fade = np.float32(2.0 ** (-step / (half_life * DAY)))
         for b in range(1, bins):
             counts[b] += counts[b - 1] * fade
@@ -52,9 +62,10 @@ def fit_trend(users: Users, items: int, config: SignalConfig) -> Trend:
     return Trend(score=score, start=start, step=step)
 
 
-def fit_popularity(users: Users, items: int) -> Array:
+def fit_popularity(users: Users, items: int, vote: Array) -> Array:
     """[N] float32: log of total counts, centred."""
-    score: Array = np.log(np.bincount(users.items[users.targets], minlength=items) + 0.5)
+    item, vote = users.items[users.targets], vote[users.targets]
+    score: Array = np.log(np.bincount(item, weights=vote, minlength=items) + 0.5)
     centred: Array = (score - score[1:].mean()).astype(np.float32)
     return centred
 
@@ -67,12 +78,12 @@ def fit_first_seen(users: Users, items: int) -> Array:
 
 
 def fit_affinity(users: Users, items: int, column: int, size: int) -> Array:
-    """[size, N] float32: log of P(item | user's value) / P(item), smoothed; 0 for unknown (0)."""
+    """[size, N] float32: log of events seen / expected of users with that value, both plus
+    `_SMOOTH`: about 0 for rare items, 0 for untouched ones and for unknown (value 0)."""
     rows = np.repeat(np.arange(len(users)), users.lengths)[users.targets]
-    counts = np.zeros((size, items), np.float32)
-    np.add.at(counts, (users.features[rows, column], users.items[users.targets]), 1.0)
-    share = (counts.sum(axis=0) + 0.5) / (counts.sum() + 0.5 * items)
-    of_group = (counts + _SMOOTH * share) / (counts.sum(axis=1, keepdims=True) + _SMOOTH)
-    affinity: Array = np.log(of_group / share).astype(np.float32)
+    seen = np.zeros((size, items))
+    np.add.at(seen, (users.features[rows, column], users.items[users.targets]), 1.0)
+    expected = np.outer(seen.sum(axis=1), seen.sum(axis=0)) / max(1.0, seen.sum())
+    affinity: Array = np.log((seen + _SMOOTH) / (expected + _SMOOTH)).astype(np.float32)
     affinity[0] = 0.0
     return affinity
