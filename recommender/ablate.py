@@ -1,6 +1,7 @@
-"""What each signal pays and what it costs: the mixer trained again without it.
+"""What each signal pays and what it costs: the mixer trained again without it. And whether one
+mixer answers both kinds of questions as well as one trained for each alone.
 
-Paid: NDCG@10 of held-out next items without the signal less with all (negative: it is worth
+Paid: NDCG@10 of held-out questions without the signal less with all (negative: it is worth
 its place), paired, by mixers that have not seen the users they are judged on. Cost:
 microseconds a row of the graph in eager PyTorch, with all less without.
 """
@@ -8,7 +9,7 @@ microseconds a row of the graph in eager PyTorch, with all less without.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,14 +29,16 @@ from recommender.models.mix import View
 
 _ROUNDS = 15
 
-# Held-out NDCG@10 of every query, by mixers trained on views of a blueprint.
-Judge = Callable[[Blueprint, Sequence[View]], Array]
+# Held-out NDCG@10 of every query, by kind of question, of mixers trained on views of a blueprint.
+Judge = Callable[[Blueprint, Sequence[View]], Mapping[str, Array]]
 
 
 def ablation(
     blueprint: Blueprint, views: Sequence[View], judge: Judge, progress: Progress
 ) -> dict[str, Any]:
-    """{"ablation": [{"signal", "ndcg@10", "difference", "half"}], "cost": {signal: us a row}}"""
+    """{"ablation": [{"signal", "kind", "ndcg@10", "difference", "half"}], the difference to all;
+    "cost": {signal: us a row}; "alone": [{"kind", "ndcg@10", "difference", "half"}], of a mixer
+    trained for this kind of question alone, the difference to the one for all}"""
     use = blueprint.signals.use
     if len(use) < 2:
         return {}
@@ -46,17 +49,23 @@ def ablation(
         without = replace(blueprint, config=_without(blueprint.config, signal))
         fewer = [replace(view, scorer=_fewer(view.scorer, without)) for view in views]
         left = judge(without, fewer)
-        difference = paired_bootstrap(left, whole)
-        found.append(
-            {
-                "signal": signal,
-                "ndcg@10": float(left.mean()),
-                "difference": difference.mean,
-                "half": difference.half,
-            }
-        )
+        found += [{"signal": signal, **_less(kind, left, whole)} for kind in whole]
         cost[signal] = round(all_of_it - _microseconds(without, fewer[0]), 1)
-    return {"ablation": found, "cost": cost}
+    alone = [
+        _less(kind, judge(blueprint, [view for view in views if view.kind == kind]), whole)
+        for kind in whole
+    ]
+    return {"ablation": found, "cost": cost, "alone": alone}
+
+
+def _less(kind: str, one: Mapping[str, Array], whole: Mapping[str, Array]) -> dict[str, Any]:
+    difference = paired_bootstrap(one[kind], whole[kind])
+    return {
+        "kind": kind,
+        "ndcg@10": float(one[kind].mean()),
+        "difference": difference.mean,
+        "half": difference.half,
+    }
 
 
 def _without(config: Config, signal: str) -> Config:

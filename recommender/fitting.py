@@ -32,7 +32,15 @@ from recommender.models.encoder import Encoder
 from recommender.models.families import Blueprint, fit_scorer
 from recommender.models.graph import Graph
 from recommender.models.learn import Progress, silent, train_encoder
-from recommender.models.mix import View, cut_views, fit_mixer, next_item_view, untouched_view
+from recommender.models.mix import (
+    NEXT_ITEM,
+    UNTOUCHED,
+    View,
+    cut_views,
+    fit_mixer,
+    next_item_view,
+    untouched_view,
+)
 from recommender.models.mixer import Mixer
 from recommender.models.parts import EncoderAlone
 from recommender.users import Users
@@ -98,7 +106,9 @@ def _fit_deep(
     encoders = Encoders(blueprint, checkpoints, progress)
     moments, curve = moments_of(encoders, users)
     views = views_of(blueprint, moments)
-    held_out = _cross_judged(blueprint, views, _last(views[0].queries), progress)
+    held_out = _cross_judged(
+        blueprint, views, lambda v: _last(v.queries) if v.kind == NEXT_ITEM else (), progress
+    )[NEXT_ITEM]
     paid = {}
     if recipe.mixer.ablate:
         paid = ablation(blueprint, views, _cross_ndcg, progress)
@@ -270,21 +280,35 @@ def _judged(
     return judge(items, queries, len(blueprint.catalogue))
 
 
-def _cross_ndcg(blueprint: Blueprint, views: Sequence[View]) -> Array:
-    judged = _cross_judged(blueprint, views, views[0].queries, silent)
-    return judged.values["ndcg@10"]
+def _cross_ndcg(blueprint: Blueprint, views: Sequence[View]) -> dict[str, Array]:
+    """NDCG@10 of every query [Q], by kind of question."""
+    found = _cross_judged(
+        blueprint, views, lambda view: () if view.kind == UNTOUCHED else view.queries, silent
+    )
+    return {kind: judged.values["ndcg@10"] for kind, judged in found.items()}
 
 
 def _cross_judged(
-    blueprint: Blueprint, views: Sequence[View], queries: Sequence[Query], progress: Progress
-) -> Judged:
-    """Metrics of next-item queries in which no user is judged by a mixer that has seen them."""
-    items, judged = [], []
+    blueprint: Blueprint,
+    views: Sequence[View],
+    asked: Callable[[View], Sequence[Query]],
+    progress: Progress,
+) -> dict[str, Judged]:
+    """Metrics, by kind, of the queries `asked` of each view, in which no user is judged by a mixer
+    that has seen them."""
+    answers: dict[str, list[Array]] = {}
+    judged: dict[str, list[Query]] = {}
     for half in (0, 1):
         learned = [v.part(np.array([q.user % 2 != half for q in v.queries])) for v in views]
         mixed(blueprint, learned, progress)
-        asked = [q for q in queries if q.user % 2 == half]
-        graph = blueprint.graph(views[0].scorer)
-        items.append(rank(graph, requests(asked, views[0].users), blueprint.limits)[0])
-        judged += asked
-    return judge(np.concatenate(items), judged, len(blueprint.catalogue))
+        for view in views:
+            queries = [q for q in asked(view) if q.user % 2 == half]
+            if queries:
+                graph = blueprint.graph(view.scorer)
+                items, _ = rank(graph, requests(queries, view.users), blueprint.limits)
+                answers.setdefault(view.kind, []).append(items)
+                judged.setdefault(view.kind, []).extend(queries)
+    return {
+        kind: judge(np.concatenate(items), judged[kind], len(blueprint.catalogue))
+        for kind, items in answers.items()
+    }

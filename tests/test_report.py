@@ -249,12 +249,21 @@ def test_sections_of_a_deep_run_appear_with_what_it_brings(dataset: Dataset) -> 
         "curve": [0.1, 0.2, 0.15],
         "epochs": 2,
         "ablation": [
-            {"signal": "transitions", "ndcg@10": 0.1234, "difference": -0.0123, "half": 0.004}
+            {"signal": "trend", "kind": "next item",
+             "ndcg@10": 0.1234, "difference": -0.0123, "half": 0.004},
+            {"signal": "trend", "kind": "after a cut",
+             "ndcg@10": 0.2345, "difference": -0.0234, "half": 0.005},
         ],
-        "cost": {"transitions": 12.5, "trend": 3.0},
-    }
+        "cost": {"trend": 12.5},
+        "alone": [
+            {"kind": "next item", "ndcg@10": 0.1357, "difference": 0.0021, "half": 0.003},
+            {"kind": "after a cut", "ndcg@10": 0.2468, "difference": -0.0011, "half": 0.004},
+        ],
+    }  # fmt: skip
     full = Reader(page(study_of(dataset, answers, training={"deep": details}))).words
-    for shown in ("best after epoch 2", "A signal left out", "−0.0123 ± 0.0040", "12.5"):
+    signals = ("A signal left out: next item", "−0.0123 ± 0.0040", "−0.0234 ± 0.0050", "12.5")
+    alone = ("mixer for one kind of question alone", "+0.0021 ± 0.0030", "0.2468")
+    for shown in ("best after epoch 2", *signals, *alone):
         assert shown in full
         assert shown not in plain
 

@@ -9,7 +9,7 @@ them). Softmax cross-entropy over the catalogue minus what is seen.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from recommender.models.mixer import Mixer
 from recommender.models.scorer import UserInputs
 from recommender.users import Users
 
+NEXT_ITEM, AFTER_CUT, UNTOUCHED = "next item", "after a cut", "untouched items"
 _HISTORY_RATE = 3.0  # times the learning rate: decays and bucket weights start far from home
 _CUT_SAY = 1.0  # what all questions after a cut weigh, beside all next-item ones
 _UNTOUCHED_SAY = 0.15  # the same of questions for untouched items
@@ -35,6 +36,7 @@ _GROUP = 8  # batches among which like lengths are put together
 class View:
     """A scorer as it was at some moment, and what was asked then."""
 
+    kind: str  # of question: NEXT_ITEM, AFTER_CUT or UNTOUCHED
     scorer: Deep
     queries: Sequence[Query]
     users: Users
@@ -44,30 +46,31 @@ class View:
 
     def part(self, rows: Array) -> View:
         """The same of some queries: `rows` is [Q] bool."""
-        return View(
-            scorer=self.scorer,
-            queries=[query for query, kept in zip(self.queries, rows, strict=True) if kept],
-            users=self.users,
-            weight=self.weight[rows],
-            visits=self.visits,
-            candidates=self.candidates,
-        )
+        kept = [query for query, kept in zip(self.queries, rows, strict=True) if kept]
+        return replace(self, queries=kept, weight=self.weight[rows])
 
 
 def next_item_view(scorer: Deep, queries: Sequence[Query], users: Users) -> View:
-    return View(scorer=scorer, queries=queries, users=users, weight=np.ones(len(queries)))
+    say = np.ones(len(queries))
+    return View(kind=NEXT_ITEM, scorer=scorer, queries=queries, users=users, weight=say)
 
 
 def cut_views(found: Sequence[tuple[Deep, Sequence[Query], Users]], next_items: int) -> list[View]:
-    """Queries of windows weigh by the root of their targets, and all of them together as much as
-    `next_items` queries of one target."""
-    say = [np.array([min(3.0, len(q.targets) ** 0.5 / 3.0) for q in qs]) for _, qs, _ in found]
-    total, count = sum(float(s.sum()) for s in say), sum(len(s) for s in say)
+    """Every query of a window weighs the same, however many its targets, and all of them together
+    as much as `next_items` queries."""
+    count = sum(len(queries) for _, queries, _ in found)
     visits = max(1, min(3, round(next_items / max(1, 2 * count))))
-    scale = _CUT_SAY * next_items / max(1e-9, total * visits)
+    say = _CUT_SAY * next_items / max(1, count * visits)
     return [
-        View(scorer=scorer, queries=queries, users=users, weight=s * scale, visits=visits)
-        for (scorer, queries, users), s in zip(found, say, strict=True)
+        View(
+            kind=AFTER_CUT,
+            scorer=scorer,
+            queries=queries,
+            users=users,
+            weight=np.full(len(queries), say),
+            visits=visits,
+        )
+        for scorer, queries, users in found
         if len(queries)
     ]
 
@@ -78,7 +81,14 @@ def untouched_view(
     """Ranks `candidates`, which `scorer` knows by their content only, among themselves: how an
     untouched item compares with others is learned from the cuts."""
     say = np.full(len(queries), _UNTOUCHED_SAY * next_items / max(1, len(queries)))
-    return View(scorer=scorer, queries=queries, users=users, weight=say, candidates=candidates)
+    return View(
+        kind=UNTOUCHED,
+        scorer=scorer,
+        queries=queries,
+        users=users,
+        weight=say,
+        candidates=candidates,
+    )
 
 
 def fit_mixer(

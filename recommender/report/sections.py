@@ -209,10 +209,13 @@ def _family(study: Study, family: str) -> Node:
     if curve := training.get("curve"):
         parts.append(_curve(family, curve, training.get("epochs"), colour))
     ablation = sorted(training.get("ablation", ()), key=lambda one: float(one["difference"]))
-    if ablation or "cost" in training:
-        signals = details("Signals as a table", _signals(ablation, training.get("cost", {})))
-        chart = _ablation(family, ablation, colour) if ablation else None
-        parts.append(e("div", chart, signals))
+    kinds = list(dict.fromkeys(one["kind"] for one in ablation))
+    for kind in kinds:
+        of_kind = [one for one in ablation if one["kind"] == kind]
+        parts.append(e("div", _ablation(family, kind, of_kind, colour)))
+    if kinds:
+        signals = _signals(ablation, kinds, training["cost"])
+        parts.append(details("Signals as a table", signals, _alone(training["alone"])))
     wide = "wide" if parts else None
     parts.append(_most_shown(study, family))
     title = e("h3", swatch(colour), family)
@@ -244,30 +247,41 @@ def _curve(family: str, curve: Sequence[float], epochs: int | None, colour: int)
     return figure("NDCG@10 on the held-out part", chart, taken)
 
 
-def _ablation(family: str, ablation: Sequence[Mapping[str, Any]], colour: int) -> Node:
+def _ablation(family: str, kind: str, ablation: Sequence[Mapping[str, Any]], colour: int) -> Node:
     points = [
         Point(mean=one["difference"], low=one["difference"] - one["half"],
               high=one["difference"] + one["half"])
         for one in ablation
     ]  # fmt: skip
     chart = intervals(
-        f"NDCG@10 of {family} without a signal, less NDCG@10 with all",
+        f"NDCG@10 of {family} without a signal, less NDCG@10 with all: {kind}",
         [one["signal"] for one in ablation],
         [Series(name=family, points=points, colour=colour)],
         difference=True,
     )
-    return figure("A signal left out", chart, "NDCG@10 without it less NDCG@10 with all, held-out")
+    note = "NDCG@10 without it less NDCG@10 with all, held-out"
+    return figure(f"A signal left out: {kind}", chart, note)
 
 
-def _signals(ablation: Sequence[Mapping[str, Any]], cost: Mapping[str, float]) -> Node:
-    left_out = {one["signal"]: one for one in ablation}
-    rows: list[Row] = []
-    for name in dict.fromkeys([*left_out, *cost]):
-        one = left_out.get(name)
-        rows.append([
-            name,
-            f"{one['ndcg@10']:.4f}" if one else "–",
-            f"{signed(one['difference'])} ± {one['half']:.4f}" if one else "–",
-            f"{cost[name]:.1f}" if name in cost else "–",
-        ])  # fmt: skip
-    return table(["signal", "NDCG@10 without it", "less all", "µs a row"], rows)
+def _signals(
+    ablation: Sequence[Mapping[str, Any]], kinds: Sequence[str], cost: Mapping[str, float]
+) -> Node:
+    left_out = {(one["signal"], one["kind"]): one for one in ablation}
+    rows: list[Row] = [
+        [
+            signal,
+            *(f"{signed(one['difference'])} ± {one['half']:.4f}"
+              for one in (left_out[signal, kind] for kind in kinds)),
+            f"{cost[signal]:.1f}",
+        ]
+        for signal in dict.fromkeys(one["signal"] for one in ablation)
+    ]  # fmt: skip
+    return table(["NDCG@10 without", *(f"{kind}: less all" for kind in kinds), "µs a row"], rows)
+
+
+def _alone(alone: Sequence[Mapping[str, Any]]) -> Node:
+    rows: list[Row] = [
+        [one["kind"], f"{one['ndcg@10']:.4f}", f"{signed(one['difference'])} ± {one['half']:.4f}"]
+        for one in alone
+    ]
+    return table(["mixer for one kind of question alone", "NDCG@10", "less the one for all"], rows)
