@@ -77,7 +77,7 @@ def evaluate(
         check_family(family)
     split = split_of(dataset, protocol)
     for run in runs:
-        _check_rows(run, dataset, split, protocol)
+        check_rows(run, dataset, split, protocol)
     names = [*families, *(run.blueprint.family for run in runs)]
     if twice := {name for name in names if names.count(name) > 1}:
         raise BadInput(f"{twice.pop()} is named more than once", remedy="Name each model once.")
@@ -144,7 +144,7 @@ def trained_on(run: Run, dataset: Dataset, users: Users) -> bool:
     )
 
 
-def _check_rows(run: Run, dataset: Dataset, split: Split, protocol: str) -> None:
+def check_rows(run: Run, dataset: Dataset, split: Split, protocol: str) -> None:
     if not trained_on(run, dataset, split.train_valid):
         raise RunError(
             f"the run of {run.blueprint.family} is not of the {protocol} rows of this data folder",

@@ -24,7 +24,15 @@ from recommender.data.split import Query, Split, requests
 from recommender.errors import RunError
 from recommender.evaluate import Judged, drop_overflow, judge, rank
 from recommender.models.learn import Progress, silent
-from recommender.protocols import Report, compared, figures, groups_of, split_of, trained_on
+from recommender.protocols import (
+    Report,
+    check_rows,
+    compared,
+    figures,
+    groups_of,
+    split_of,
+    trained_on,
+)
 from recommender.runs import Run
 from recommender.train import check_family
 
@@ -81,10 +89,12 @@ def evaluate_through(
     out: Path,
     *,
     families: Sequence[str],
+    adapted: Sequence[Run] = (),
     ask: Ask,
     progress: Progress = silent,
 ) -> Through:
-    """Judge the runs of an earlier `evaluate` into `out` by the answers that `ask` brings.
+    """Judge the runs of an earlier `evaluate` into `out`, and `adapted` ones beside them, by the
+    answers that `ask` brings.
 
     Raises RunError where a run is missing or not of this data, and what `ask` raises.
     """
@@ -92,7 +102,10 @@ def evaluate_through(
         check_family(family)
     split = split_of(dataset, protocol)
     groups = groups_of(protocol, split)
+    for run in adapted:
+        check_rows(run, dataset, split, protocol)
     found = {family: _run(dataset, protocol, out, family, split) for family in families}
+    found |= {run.blueprint.family: run for run in adapted}
     judged: dict[str, Judged] = {}
     source: dict[str, Mapping[str, Any]] = {}
     in_process: dict[str, Mapping[str, Any]] = {}
@@ -107,7 +120,9 @@ def evaluate_through(
         here = figures(judge(item, split.test, len(dataset.catalogue)), groups)
         source[family], in_process[family] = served.source, here
         agreement[family] = _agreement(served, item, score, figures(judged[family], groups), here)
-    report = compared(dataset, protocol, groups, judged, found[families[0]].blueprint.config)
+    report = compared(
+        dataset, protocol, groups, judged, next(iter(found.values())).blueprint.config
+    )
     through = Through(report=report, source=source, in_process=in_process, agreement=agreement)
     path = out / f"{protocol}-through.json"
     path.write_text(json.dumps(through.to_json(), indent=2) + "\n")

@@ -268,6 +268,24 @@ def test_an_adapted_run_is_compared_under_a_protocol_if_its_rows_are_those(
         )  # fmt: skip
 
 
+def test_an_adapted_run_is_judged_through_a_server_too(
+    dataset: Dataset, data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = split_of(dataset, "leave-one-out").train_valid
+    out, repository = tmp_path / "run", tmp_path / "repository"
+    run = adapt(dataset, builder(OWN), out, name="mine", config=config.read(), users=known)
+    publish(run, repository)
+    command = ["evaluate", str(data_folder), "--run", str(out), "--out", str(tmp_path),
+               "--repository", str(repository)]  # fmt: skip
+    with serving(repository, tmp_path) as running:
+        assert cli.run([*command, "--through", running.grpc]) == 0
+    said = capsys.readouterr().out
+    assert f"mine through {running.grpc}" in said
+    through = json.loads((tmp_path / "leave-one-out-through.json").read_text())
+    assert list(through["models"]) == ["mine"]
+    assert through["agreement"]["mine"]["largest_figure_difference"] < 5e-5
+
+
 # --- refusals
 
 

@@ -117,6 +117,20 @@ def test_any_choice_of_signals_trains(use: str, little: Dataset, tmp_path: Path)
     assert (all_asked(again)[0] == all_asked(trained)[0]).all()
 
 
+def test_what_each_signal_pays_is_measured_on_both_kinds_of_questions(little: Dataset) -> None:
+    use = "signals.use=encoder,following,trend"
+    details = fitted(little, use, "mixer.ablate=1").details
+    kinds = ("next item", "after a cut")
+    found = {(row["signal"], row["kind"]): row["difference"] for row in details["ablation"]}
+    assert set(found) == {(s, kind) for s in ("encoder", "following", "trend") for kind in kinds}
+    # Items follow each other in the made-up data: what follows is the signal that pays.
+    assert found["following", "next item"] < -0.01
+    assert set(details["cost"]) == {"encoder", "following", "trend"}
+    assert [row["kind"] for row in details["alone"]] == list(kinds)
+    plain = fitted(little, use).details
+    assert "ablation" not in plain and "alone" not in plain
+
+
 def test_a_run_folder_is_never_overwritten(run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="finished run"):
         runs.check_free(run_folder, resume=False)

@@ -75,5 +75,5 @@ def parts(blueprint: Blueprint, users: Users, graph: Graph, *, trends: bool) -> 
         config = blueprint.config.signals
         tables = Tables(trend_buffers(fit_trend(users, blueprint.items, config, every)))
         for which, days in enumerate(config.half_life_days):
-            found[f"popularity, half-life {days:g} days"] = Trend(tables, which)
+            found[f"popularity of {days:g} days"] = Trend(tables, which)
     return {name: blueprint.graph(scorer) for name, scorer in found.items()}

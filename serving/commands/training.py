@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from serving.commands.figures import print_report
 from serving.commands.options import (
     ConfigFile,
     Folder,
@@ -22,7 +23,7 @@ from serving.commands.progress import progress_bar
 
 if TYPE_CHECKING:
     from recommender.data.dataset import Dataset
-    from recommender.protocols import Report
+    from recommender.runs import Run
 
 COMPARED = "deep,ease,item-knn,content,popularity"
 NEW_ITEMS = "deep,content"  # compared where the items are new: to others all of them are alike
@@ -126,7 +127,8 @@ def evaluate(
                 remedy="Leave --through out, or use another --protocol.",
                 field="through",
             )
-        _through(dataset, protocol, out, models or "deep", through, repository, json)
+        named = models.split(",") if models else [] if adapted else ["deep"]
+        _through(dataset, protocol, out, named, adapted, through, repository, json)
         return
     with progress_bar() as progress:
         report = protocols.evaluate(
@@ -136,7 +138,7 @@ def evaluate(
     if json:
         typer.echo(dumps(asdict(report), indent=2))
     else:
-        _print_report(report)
+        print_report(report)
         page, figures = out / f"{protocol}.html", out / f"{protocol}.json"
         typer.echo(f"Written: {page}; figures: {figures}; runs: {out / 'runs'}")
 
@@ -145,7 +147,8 @@ def _through(
     dataset: Dataset,
     protocol: str,
     out: Path,
-    models: str,
+    families: list[str],
+    adapted: list[Run],
     address: str,
     repository: Path,
     as_json: bool,
@@ -158,13 +161,13 @@ def _through(
 
     with progress_bar() as progress:
         found = evaluate_through(
-            dataset, protocol, out, families=models.split(","),
+            dataset, protocol, out, families=families, adapted=adapted,
             ask=asker(address, repository, progress), progress=progress,
         )  # fmt: skip
     if as_json:
         typer.echo(dumps(found.to_json(), indent=2))
     else:
-        _print_report(found.report)
+        print_report(found.report)
         for family, same in found.agreement.items():
             typer.echo(
                 f"{family} through {address}: {same.same_lists:,} of {same.queries:,} lists are "
@@ -177,8 +180,7 @@ def _through(
         raise ReleaseError(
             f"what {address} answers for {wrong[0]} is not what its run answers: the figures "
             f"differ by up to {found.agreement[wrong[0]].largest_figure_difference:.4f}",
-            remedy=f"Export {out / 'runs' / f'{protocol}-{wrong[0]}'} again and serve that release "
-            f"from {repository}.",
+            remedy=f"Export the run of {wrong[0]} again and serve that release from {repository}.",
         )
 
 
@@ -248,27 +250,3 @@ def gc(repository: Repository = Path("model_repository")) -> None:
 
     removed = collect(repository)
     typer.echo("\n".join(f"removed {folder}" for folder in removed) or "nothing to remove")
-
-
-def _print_report(report: Report) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from recommender.metrics import with_half
-    from recommender.protocols import METRIC
-
-    console = Console()
-    for group, size in report.queries.items():
-        families = list(report.models)
-        title = f"{report.protocol}, {group} ({size} queries), mean ± half a 95% interval"
-        table = Table("metric", *families, title=title, title_justify="left")
-        for metric in report.models[families[0]][group]:
-            cells = [report.models[family][group][metric] for family in families]
-            table.add_row(metric, *map(with_half, cells))
-        console.print(table)
-    for family, gap in report.against.items():
-        console.print(
-            f"{METRIC[report.protocol].replace('ndcg', 'NDCG')} of {next(iter(report.models))} "
-            f"minus {family}: {with_half(gap)} "
-            "(paired bootstrap)"
-        )
