@@ -273,8 +273,8 @@ def test_an_adapted_run_is_judged_through_a_server_too(
 ) -> None:
     known = split_of(dataset, "leave-one-out").train_valid
     out, repository = tmp_path / "run", tmp_path / "repository"
-    run = adapt(dataset, builder(OWN), out, name="mine", config=config.read(), users=known)
-    publish(run, repository)
+    adapt(dataset, builder(OWN), out, name="mine", config=config.read(), users=known)
+    publish(runs.read(out), repository)
     command = ["evaluate", str(data_folder), "--run", str(out), "--out", str(tmp_path),
                "--repository", str(repository)]  # fmt: skip
     with serving(repository, tmp_path) as running:
