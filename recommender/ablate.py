@@ -27,7 +27,7 @@ from recommender.models.families import Blueprint
 from recommender.models.learn import Progress
 from recommender.models.mix import View
 
-_ROUNDS = 15
+_ROUNDS = 25
 
 # Held-out NDCG@10 of every query, by kind of question, of mixers trained on views of a blueprint.
 Judge = Callable[[Blueprint, Sequence[View]], Mapping[str, Array]]
@@ -43,14 +43,15 @@ def ablation(
     if len(use) < 2:
         return {}
     whole, found = judge(blueprint, views), []
-    cost, all_of_it = {}, _microseconds(blueprint, views[0])
+    cost = {}
     for done, signal in enumerate(use):
         progress("signals left out", done, len(use))
         without = replace(blueprint, config=_without(blueprint.config, signal))
         fewer = [replace(view, scorer=_fewer(view.scorer, without)) for view in views]
         left = judge(without, fewer)
         found += [{"signal": signal, **_less(kind, left, whole)} for kind in whole]
-        cost[signal] = round(all_of_it - _microseconds(without, fewer[0]), 1)
+        graphs = blueprint.graph(views[0].scorer), without.graph(fewer[0].scorer)
+        cost[signal] = round(_microseconds_between(*graphs, blueprint, views[0]), 1)
     alone = [
         _less(kind, judge(blueprint, [view for view in views if view.kind == kind]), whole)
         for kind in whole
@@ -80,15 +81,18 @@ def _fewer(scorer: Deep, blueprint: Blueprint) -> Deep:
 
 
 @torch.inference_mode()
-def _microseconds(blueprint: Blueprint, view: View) -> float:
-    """Of one row in a batch of 32, the median of some rounds."""
-    graph: nn.Module = blueprint.graph(view.scorer)
-    limits = blueprint.limits
-    arrays = tensors(requests(view.queries[:32], view.users), limits)
-    given = [torch.from_numpy(arrays[tensor.name]) for tensor in inputs(limits)]
-    took = []
-    for _ in range(_ROUNDS):
+def _microseconds_between(
+    whole: nn.Module, less: nn.Module, blueprint: Blueprint, view: View
+) -> float:
+    """What `whole` takes longer than `less` for one row in a batch of 32: the median of rounds in
+    which both run, one after the other."""
+    arrays = tensors(requests(view.queries[:32], view.users), blueprint.limits)
+    given = [torch.from_numpy(arrays[tensor.name]) for tensor in inputs(blueprint.limits)]
+
+    def seconds(graph: nn.Module) -> float:
         started = time.perf_counter()
         graph(*given)
-        took.append(time.perf_counter() - started)
-    return float(np.median(took)) / len(given[0]) * 1e6
+        return time.perf_counter() - started
+
+    between = [seconds(whole) - seconds(less) for _ in range(_ROUNDS)]
+    return float(np.median(between)) / len(given[0]) * 1e6
