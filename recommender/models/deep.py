@@ -9,6 +9,7 @@ affinity            taste of users with the same features            trends.py
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -55,7 +56,10 @@ class Deep(nn.Module):
         found, batch = [], user.history_BL.shape[0]
         if query_BD is not None:
             logits_BN = F.linear(query_BD, self.table, self.bias)
-            found.append((logits_BN - logits_BN.mean(dim=1, keepdim=True)) / _LOGIT)
+            centred_BN = logits_BN - logits_BN.mean(dim=1, keepdim=True)
+            # Without a history there is nothing to encode: its guess only misleads the mixer.
+            some_B1 = (user.history_BL[:, -1:] > 0).to(torch.float32)
+            found.append(centred_BN * (some_B1 / _LOGIT))
         use = self.mixer.use
         if "trend" in use:
             found += self.tables.trends(user.request_time_B1)
