@@ -20,6 +20,7 @@ from recommender.models.scorer import UserInputs
 from recommender.models.signals import Tables
 
 _LOGIT = 3.0  # about the spread of the encoder's logits over a catalogue: brings it to others'
+_FOR_STRANGERS = {"trend", "popularity"}  # signals that know what users without history want
 
 
 class Deep(nn.Module):
@@ -53,14 +54,14 @@ class Deep(nn.Module):
 
     def others(self, user: UserInputs, query_BD: Tensor | None) -> list[Tensor]:
         """[B, N] for each signal of `other_names`."""
-        found, batch = [], user.history_BL.shape[0]
+        found, batch, use = [], user.history_BL.shape[0], self.mixer.use
         if query_BD is not None:
             logits_BN = F.linear(query_BD, self.table, self.bias)
             centred_BN = logits_BN - logits_BN.mean(dim=1, keepdim=True)
-            # Without a history there is nothing to encode: its guess only misleads the mixer.
-            some_B1 = (user.history_BL[:, -1:] > 0).to(torch.float32)
-            found.append(centred_BN * (some_B1 / _LOGIT))
-        use = self.mixer.use
+            if _FOR_STRANGERS & set(use):
+                # With nothing to encode, its guess only misleads the mixer (docs/quality.md).
+                centred_BN = centred_BN * (user.history_BL[:, -1:] > 0).to(torch.float32)
+            found.append(centred_BN / _LOGIT)
         if "trend" in use:
             found += self.tables.trends(user.request_time_B1)
         if "popularity" in use:
