@@ -21,7 +21,7 @@ DAY = 86_400.0
 NEVER_SEEN = 2**40  # unix seconds: an item that nobody has touched
 _CELLS = 16_000_000
 _LATE = 0.25  # the k-th event of a visit counts k to the power of minus this
-_SMOOTH = 10.0  # events of an item by a group of users before its taste counts half
+_SMOOTH = 3.0  # events of an item by a group of users before its taste counts half
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
