@@ -31,7 +31,7 @@ def _table(report: Report, group: str) -> Table:
     figures = {model: groups[group] for model, groups in report.models.items()}
     first = next(iter(figures))
     metrics = dict.fromkeys([METRIC[report.protocol], *SHOWN])
-    shown = [metric for metric in metrics if metric in figures[first]]
+    shown = [metric for metric in metrics if metric in figures[first]][: len(SHOWN)]
     best = {metric: max(of[metric]["mean"] for of in figures.values()) for metric in shown}
     gaps = report.against if group == "all" else {}
 
