@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from recommender.protocols import Report
 
-SHOWN = ("ndcg@10", "hr@10", "coverage@10")  # fits 80 columns; the page has all figures
+SHOWN = ("ndcg@10", "hr@10")  # fits 80 columns; the page has all figures
 
 
 def print_report(report: Report) -> None:
@@ -30,8 +30,8 @@ def _table(report: Report, group: str) -> Table:
 
     figures = {model: groups[group] for model, groups in report.models.items()}
     first = next(iter(figures))
-    metrics = dict.fromkeys([METRIC[report.protocol], *SHOWN])
-    shown = [metric for metric in metrics if metric in figures[first]][: len(SHOWN)]
+    metrics = [*dict.fromkeys([METRIC[report.protocol], *SHOWN])][: len(SHOWN)]
+    shown = [metric for metric in (*metrics, "coverage@10") if metric in figures[first]]
     best = {metric: max(of[metric]["mean"] for of in figures.values()) for metric in shown}
     gaps = report.against if group == "all" else {}
 
