@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 
 from recommender.config import SignalConfig
-from recommender.contract import Array
 from recommender.data.baskets import place_in_basket
-from recommender.models.trends import fit_affinity, fit_popularity, fit_trend, votes
+from recommender.models.trends import (
+    equal_votes,
+    fit_affinity,
+    fit_popularity,
+    fit_trend,
+    votes,
+)
 from recommender.users import Users
 
 HOUR = 3_600
@@ -28,10 +33,6 @@ def users_of(*histories: list[tuple[int, int]], features: list[int] | None = Non
     )
 
 
-def ones(users: Users) -> Array:
-    return np.ones(len(users.items), np.float32)
-
-
 def test_a_visit_ends_after_half_an_hour_and_its_late_events_count_less() -> None:
     visit = [(item, 60 * item) for item in range(1, 17)]
     users = users_of([*visit, (17, 5 * HOUR)], [], [(1, 0)])
@@ -45,7 +46,7 @@ def test_a_visit_ends_after_half_an_hour_and_its_late_events_count_less() -> Non
 def test_one_who_stays_for_long_does_not_outweigh_many_who_come_for_one_item() -> None:
     long = [(1 + i % 2, i) for i in range(12)]  # six times item 1 in a visit
     users = users_of(long, *[[(3, 0)]] * 5)
-    assert fit_popularity(users, 4, ones(users)).argmax() == 1
+    assert fit_popularity(users, 4, equal_votes(users)).argmax() == 1
     assert fit_popularity(users, 4, votes(users)).argmax() == 3
 
 

@@ -28,7 +28,7 @@ from recommender.models.encoder import Encoder
 from recommender.models.graph import Graph
 from recommender.models.mixer import Mixer
 from recommender.models.signals import Tables, fit_tables
-from recommender.models.trends import fit_popularity
+from recommender.models.trends import equal_votes, fit_popularity
 from recommender.users import Users
 
 FAMILIES = ("deep", "ease", "item-knn", "content", "popularity")
@@ -119,8 +119,8 @@ class Blueprint:
 def fit_scorer(blueprint: Blueprint, users: Users) -> nn.Module:
     """The scorer of a family that is counted, not trained: any but deep."""
     if blueprint.family == "popularity":
-        every = np.ones(len(users.items), np.float32)
-        return Popularity(torch.from_numpy(fit_popularity(users, blueprint.items, every)))
+        counts = fit_popularity(users, blueprint.items, equal_votes(users))
+        return Popularity(torch.from_numpy(counts))
     use = (READERS[blueprint.family],)
     return _one_table(blueprint, blueprint.tables(users, blueprint.like(users), use))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from recommender.models.graph import Graph
 from recommender.models.mixer import standardised
 from recommender.models.scorer import UserInputs
 from recommender.models.signals import Tables, trend_buffers
-from recommender.models.trends import fit_trend
+from recommender.models.trends import equal_votes, fit_popularity, fit_trend
 from recommender.users import Users
 
 ENCODER, FUSION = "encoder alone", "equal-weight fusion"
@@ -35,18 +34,18 @@ class EncoderAlone(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Encoder, EASE, item-kNN and popularity, each in standard deviations, added up."""
+    """Encoder, EASE, item-kNN and popularity [N], each in standard deviations, added up."""
 
-    def __init__(self, deep: Deep) -> None:
+    def __init__(self, deep: Deep, popularity: Tensor) -> None:
         super().__init__()
-        self.deep = deep
+        self.deep, self.popularity = deep, popularity
 
     def forward(self, user: UserInputs) -> Tensor:
         deep, mixer = self.deep, self.deep.mixer
         heads = [which for which, head in enumerate(mixer.heads) if head in _FUSED]
         said = [deep.tables.say(*mixer.reading(which, user)) for which in heads]
         encoder_BN = F.linear(deep.query(user), deep.table, deep.bias)
-        said += [encoder_BN, deep.tables.popularity.expand_as(encoder_BN)]
+        said += [encoder_BN, self.popularity.expand_as(encoder_BN)]
         return torch.stack([standardised(word)[0] for word in said]).sum(dim=0)
 
 
@@ -64,16 +63,17 @@ class Trend(nn.Module):
 def parts(blueprint: Blueprint, users: Users, graph: Graph, *, trends: bool) -> dict[str, Graph]:
     """The graphs of a deep model's parts, with `trends` also recent popularity of `users`, the
     simplest rule of what is wanted now. None for other families."""
-    deep, found = graph.scorer, dict[str, nn.Module]()
+    deep, found, every = graph.scorer, dict[str, nn.Module](), equal_votes(users)
     if not isinstance(deep, Deep):
         return {}
     if deep.encoder is not None:
+        counts = fit_popularity(users, blueprint.items, every)
         alone = EncoderAlone(deep.encoder, deep.table, deep.bias)
-        found |= {ENCODER: alone, FUSION: Fusion(deep)}
+        found |= {ENCODER: alone, FUSION: Fusion(deep, torch.from_numpy(counts))}
     if trends:
-        every = np.ones(len(users.items), np.float32)
         config = blueprint.config.signals
-        tables = Tables(trend_buffers(fit_trend(users, blueprint.items, config, every)))
+        trend = fit_trend(users, blueprint.items, config, every)
+        tables = Tables(trend_buffers(trend))
         for which, days in enumerate(config.half_life_days):
             found[f"popularity of {days:g} days"] = Trend(tables, which)
     return {name: blueprint.graph(scorer) for name, scorer in found.items()}

@@ -37,6 +37,11 @@ def votes(users: Users) -> Array:
     return counted.astype(np.float32)
 
 
+def equal_votes(users: Users) -> Array:
+    """[events] float32: every event counts 1."""
+    return np.ones(len(users.items), np.float32)
+
+
 def fit_trend(users: Users, items: int, config: SignalConfig, vote: Array) -> Trend:
     """Popularity at each of `trend_bins` moments, halving every half-life; the last of the H never
     halves. A request reads the last moment not after it. `vote` is [events], as of `votes`."""
