@@ -9,7 +9,7 @@ microseconds a row of the graph in eager PyTorch, with all less without.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from recommender.contract import Array, inputs
 from recommender.data.split import requests
 from recommender.features import tensors
 from recommender.metrics import paired_bootstrap
+from recommender.mixing import cross_ndcg
 from recommender.models.deep import Deep
 from recommender.models.families import Blueprint
 from recommender.models.learn import Progress
@@ -29,31 +30,26 @@ from recommender.models.mix import View
 
 _ROUNDS = 25
 
-# Held-out NDCG@10 of every query, by kind of question, of mixers trained on views of a blueprint.
-Judge = Callable[[Blueprint, Sequence[View]], Mapping[str, Array]]
 
-
-def ablation(
-    blueprint: Blueprint, views: Sequence[View], judge: Judge, progress: Progress
-) -> dict[str, Any]:
+def ablation(blueprint: Blueprint, views: Sequence[View], progress: Progress) -> dict[str, Any]:
     """{"ablation": [{"signal", "kind", "ndcg@10", "difference", "half"}], the difference to all;
     "cost": {signal: us a row}; "alone": [{"kind", "ndcg@10", "difference", "half"}], of a mixer
     trained for this kind of question alone, the difference to the one for all}"""
     use = blueprint.signals.use
     if len(use) < 2:
         return {}
-    whole, found = judge(blueprint, views), []
+    whole, found = cross_ndcg(blueprint, views), []
     cost = {}
     for done, signal in enumerate(use):
         progress("signals left out", done, len(use))
         without = replace(blueprint, config=_without(blueprint.config, signal))
         fewer = [replace(view, scorer=_fewer(view.scorer, without)) for view in views]
-        left = judge(without, fewer)
+        left = cross_ndcg(without, fewer)
         found += [{"signal": signal, **_less(kind, left, whole)} for kind in whole]
         graphs = blueprint.graph(views[0].scorer), without.graph(fewer[0].scorer)
         cost[signal] = round(_microseconds_between(*graphs, blueprint, views[0]), 1)
     alone = [
-        _less(kind, judge(blueprint, [view for view in views if view.kind == kind]), whole)
+        _less(kind, cross_ndcg(blueprint, [view for view in views if view.kind == kind]), whole)
         for kind in whole
     ]
     return {"ablation": found, "cost": cost, "alone": alone}

@@ -18,37 +18,32 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from recommender.ablate import ablation
 from recommender.config import TrainingConfig
-from recommender.contract import Array
-from recommender.data.hidden import cold_items, hidden_items
-from recommender.data.split import Query, cuts, newest, requests, strangers
+from recommender.data.split import Query, cuts, newest, strangers
 from recommender.data.timing import REAL
-from recommender.errors import DataError, TrainingError
-from recommender.evaluate import Judged, judge, rank
+from recommender.errors import DataError
+from recommender.mixing import (
+    Moment,
+    check_finite,
+    cross_judged,
+    judged_by,
+    mixed,
+    thinned,
+    views_of,
+)
 from recommender.models.encoder import Encoder
 from recommender.models.families import Blueprint, fit_scorer
 from recommender.models.graph import Graph
 from recommender.models.learn import Progress, silent, train_encoder
-from recommender.models.mix import (
-    NEXT_ITEM,
-    UNTOUCHED,
-    View,
-    cut_views,
-    fit_mixer,
-    next_item_view,
-    untouched_view,
-)
-from recommender.models.mixer import Mixer
+from recommender.models.mix import NEXT_ITEM
 from recommender.models.parts import EncoderAlone
 from recommender.users import Users
 
 _CELLS = 40_000_000  # queries x items of a mixer's epoch: keeps its time within minutes
 _HELD_OUT = 3000  # next-item queries that early stopping asks, at most
 _MANY = 4_000  # items from which on signals are fitted at fewer moments: EASE's inverse is cubic
-_UNTOUCHED = 100  # items from which on some are hidden
 _STRANGERS = 1000  # users who ask with their history hidden, at most
 
 
@@ -73,7 +68,7 @@ def fit(
     if blueprint.family == "deep":
         return _fit_deep(blueprint, users, checkpoints, progress)
     rest, queries = _held_out(blueprint, users)
-    held_out = _judged(blueprint, fit_scorer(blueprint, rest), _last(queries), rest)
+    held_out = judged_by(blueprint, fit_scorer(blueprint, rest), _last(queries), rest)
     scorer = fit_scorer(blueprint, users)
     return Fitted(graph=blueprint.graph(scorer), metrics=held_out.to_json(), details={})
 
@@ -106,12 +101,12 @@ def _fit_deep(
     encoders = Encoders(blueprint, checkpoints, progress)
     moments, curve = moments_of(encoders, users)
     views = views_of(blueprint, moments)
-    held_out = _cross_judged(
+    held_out = cross_judged(
         blueprint, views, lambda v: _last(v.queries) if v.kind == NEXT_ITEM else (), progress
     )[NEXT_ITEM]
     paid = {}
     if recipe.mixer.ablate:
-        paid = ablation(blueprint, views, _cross_ndcg, progress)
+        paid = ablation(blueprint, views, progress)
     mixer = mixed(blueprint, views, progress)
     epochs = int(np.argmax(curve)) + 1 if curve else 0
     encoder, _ = encoders.train("refit", users, epochs, None)
@@ -152,17 +147,8 @@ class Encoders:
             progress=lambda what, done, total: self.progress(f"{name}, {what}", done, total),
         )
         config = self.blueprint.config.training
-        _check_finite(encoder, "training.learning_rate", config.learning_rate)
+        check_finite(encoder, "training.learning_rate", config.learning_rate)
         return encoder, scores
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Moment:
-    """What was known at some time, the encoder trained on it, and what was asked then."""
-
-    encoder: Encoder | None
-    users: Users
-    queries: Sequence[Query]
 
 
 def moments_of(encoders: Encoders, users: Users) -> tuple[list[Moment], list[float]]:
@@ -175,12 +161,12 @@ def moments_of(encoders: Encoders, users: Users) -> tuple[list[Moment], list[flo
     blueprint = encoders.blueprint
     recipe, config = blueprint.config, blueprint.config.mixer
     rest, queries = _held_out(blueprint, users)
-    queries = _some(queries, min(config.queries, _CELLS // blueprint.items))
-    asked = _some(queries, _HELD_OUT)
+    queries = thinned(queries, min(config.queries, _CELLS // blueprint.items))
+    asked = thinned(queries, _HELD_OUT)
 
     def score(encoder: Encoder) -> float:
         alone = EncoderAlone(encoder, encoder.item_table(), encoder.bias)
-        judged = _judged(blueprint, alone, asked, rest)
+        judged = judged_by(blueprint, alone, asked, rest)
         return float(judged.values["ndcg@10"].mean())
 
     epochs = _affordable(recipe.training.epochs, rest, recipe.training)
@@ -207,108 +193,3 @@ def _affordable(epochs: int, users: Users, config: TrainingConfig) -> int:
     """As many epochs as `config.events` allow, of which a short training has its share."""
     share = epochs / max(1, config.epochs)
     return min(epochs, max(1, int(config.events * share / max(1, len(users.items)))))
-
-
-def views_of(blueprint: Blueprint, moments: Sequence[Moment]) -> list[View]:
-    """The next-item view, and one for each later moment; all share a mixer, yet to be trained."""
-    mixer, (now, *others) = blueprint.mixer(), moments
-    scorer = blueprint.deep(now.users, now.encoder, mixer)
-    found = [
-        (
-            scorer if moment.users is now.users
-            else blueprint.deep(moment.users, moment.encoder, mixer),
-            moment.queries,
-            moment.users,
-        )
-        for moment in others
-    ]  # fmt: skip
-    return [
-        next_item_view(scorer, now.queries, now.users),
-        *cut_views(found, len(now.queries)),
-        *_untouched(blueprint, now, mixer),
-    ]
-
-
-def _untouched(blueprint: Blueprint, now: Moment, mixer: Mixer) -> list[View]:
-    """A view without all that happened to a tenth of the items; none of tiny catalogues."""
-    if len(np.unique(now.users.items)) < _UNTOUCHED:
-        return []
-    seed = blueprint.config.training.seed + 1
-    split = cold_items(now.users, repurchase=blueprint.repurchase, seed=seed)
-    scorer = blueprint.deep(split.train, now.encoder, mixer)
-    hidden = hidden_items(now.users, split)
-    asked = _some(split.test, _STRANGERS)
-    return [untouched_view(scorer, asked, now.users, hidden, len(now.queries))]
-
-
-def mixed(blueprint: Blueprint, views: Sequence[View], progress: Progress) -> Mixer:
-    """A fresh mixer, trained on `views` and given to their scorers."""
-    config = blueprint.config
-    torch.manual_seed(config.training.seed)
-    mixer = blueprint.mixer()
-    for view in views:
-        view.scorer.mixer = mixer
-    asked = [view for view in views if len(view.queries)]
-    fit_mixer(
-        mixer, asked, blueprint.limits, config.mixer, seed=config.training.seed, progress=progress
-    )
-    _check_finite(mixer, "mixer.learning_rate", config.mixer.learning_rate)
-    return mixer
-
-
-def _check_finite(trained: nn.Module, setting: str, rate: float) -> None:
-    """Raise TrainingError where weights are not all numbers: such a model ranks nothing."""
-    for name, value in trained.state_dict().items():
-        if not value.isfinite().all():
-            raise TrainingError(
-                f"training diverged: {name} is not all finite numbers ({setting} = {rate:g})",
-                remedy=f"Lower it, for example --set {setting}={rate / 4:g}.",
-            )
-
-
-def _some(queries: Sequence[Query], most: int) -> Sequence[Query]:
-    """Every so many-th query, so that `most` are left."""
-    if len(queries) <= most:
-        return queries
-    return [queries[i] for i in np.linspace(0, len(queries) - 1, most).astype(int)]
-
-
-def _judged(
-    blueprint: Blueprint, scorer: nn.Module, queries: Sequence[Query], users: Users
-) -> Judged:
-    items, _ = rank(blueprint.graph(scorer), requests(queries, users), blueprint.limits)
-    return judge(items, queries, len(blueprint.catalogue))
-
-
-def _cross_ndcg(blueprint: Blueprint, views: Sequence[View]) -> dict[str, Array]:
-    """NDCG@10 of every query [Q], by kind of question."""
-    found = _cross_judged(
-        blueprint, views, lambda view: () if view.kind == UNTOUCHED else view.queries, silent
-    )
-    return {kind: judged.values["ndcg@10"] for kind, judged in found.items()}
-
-
-def _cross_judged(
-    blueprint: Blueprint,
-    views: Sequence[View],
-    asked: Callable[[View], Sequence[Query]],
-    progress: Progress,
-) -> dict[str, Judged]:
-    """Metrics, by kind, of the queries `asked` of each view, in which no user is judged by a mixer
-    that has seen them."""
-    answers: dict[str, list[Array]] = {}
-    judged: dict[str, list[Query]] = {}
-    for half in (0, 1):
-        learned = [v.part(np.array([q.user % 2 != half for q in v.queries])) for v in views]
-        mixed(blueprint, learned, progress)
-        for view in views:
-            queries = [q for q in asked(view) if q.user % 2 == half]
-            if queries:
-                graph = blueprint.graph(view.scorer)
-                items, _ = rank(graph, requests(queries, view.users), blueprint.limits)
-                answers.setdefault(view.kind, []).append(items)
-                judged.setdefault(view.kind, []).extend(queries)
-    return {
-        kind: judge(np.concatenate(items), judged[kind], len(blueprint.catalogue))
-        for kind, items in answers.items()
-    }

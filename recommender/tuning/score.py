@@ -29,7 +29,8 @@ from recommender.data.split import Query, before, requests
 from recommender.data.timing import REAL
 from recommender.errors import BadInput, shown
 from recommender.evaluate import judge, rank
-from recommender.fitting import Encoders, Moment, mixed, moments_of, views_of
+from recommender.fitting import Encoders, moments_of
+from recommender.mixing import Moment, mixed, views_of
 from recommender.models.families import Blueprint
 from recommender.models.learn import Progress, silent
 from recommender.models.mix import View, cut_views
