@@ -3,6 +3,7 @@ that the user walks in, and an item's category names its group."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -63,4 +64,5 @@ def cold_dataset(cold_folder: Path) -> Dataset:
 
 def recserve(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "serving.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+    wide = {**os.environ, "COLUMNS": "200"}  # names in tables stay whole
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, env=wide)

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from adapted import BROKEN, OWN, RECBOLE_SAYS, SASREC, Mean, asked, write_sasrec
+from adapted import OWN, RECBOLE_SAYS, SASREC, Mean, asked, write_sasrec
 from served import Stack, serving
 from test_backends import (  # noqa: F401 - the suite, collected here over these models
     Answerer,
@@ -34,10 +34,10 @@ from test_backends import (  # noqa: F401 - the suite, collected here over these
 from export.parity import compare, onnx_answerer
 from export.releases import publish
 from recommender import config, runs
-from recommender.adapter import adapt, builder, check_name
+from recommender.adapter import adapt, builder
 from recommender.contract import Limits
 from recommender.data.dataset import Dataset
-from recommender.errors import BadInput, RunError
+from recommender.errors import RunError
 from recommender.features import Request, tensors
 from recommender.models import exported
 from recommender.models.graph import answer
@@ -284,45 +284,6 @@ def test_an_adapted_run_is_judged_through_a_server_too(
     through = json.loads((tmp_path / "leave-one-out-through.json").read_text())
     assert list(through["models"]) == ["mine"]
     assert through["agreement"]["mine"]["largest_figure_difference"] < 5e-5
-
-
-# --- refusals
-
-
-@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
-def test_a_module_that_breaks_the_contract_is_refused_by_name(
-    dataset: Dataset, tmp_path: Path, broken: type[Mean]
-) -> None:
-    with pytest.raises(RunError, match=BROKEN[broken]):
-        adapt(
-            dataset, lambda known: broken(len(known.catalogue) + 1), tmp_path / "run",
-            name="broken", config=config.read(),
-        )  # fmt: skip
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("name", ["Mine", "1st", "a/b", "", "deep", "item_knn", "recommender"])
-def test_a_name_that_cannot_be_a_model_or_is_taken_is_refused(name: str) -> None:
-    with pytest.raises(BadInput, match=r"--name|letters"):
-        check_name(name)
-
-
-@pytest.mark.parametrize(
-    ("text", "module", "says"),
-    [
-        ("x = 1\n", "{}", "no function 'build'"),
-        ("def build(dataset):\n    return 3\n", "{}", "gave 3"),
-        ("def other(dataset):\n    1 / 0\n", "{}:other", r"line 2: other\(\) failed: ZeroDivision"),
-        ("import nothing_of_that_name\n", "{}", "line 1: importing it failed: ModuleNotFound"),
-    ],
-)
-def test_a_fault_in_the_users_file_is_named_with_its_line(
-    dataset: Dataset, tmp_path: Path, text: str, module: str, says: str
-) -> None:
-    path = tmp_path / "mine.py"
-    path.write_text(text)
-    with pytest.raises((BadInput, RunError), match=says):
-        builder(module.format(path))(dataset)
 
 
 # --- the command, and the service

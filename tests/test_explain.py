@@ -185,7 +185,7 @@ def test_strangers_get_reasons_that_name_nothing_of_a_history(run: Run, stirred:
         explanation = explain(some, STRANGER, n=50)
         assert not explanation.known
         texts = {item.reason.text for item in explanation.items}
-        assert some is run or len(texts) > 1  # a small model may have nothing to say
+        assert len(texts) > 1
         words = {part.strip(" .").lower() for text in texts for part in text.split(";")}
         assert {w for w in words if not w.startswith("popular ")} <= {
             "a usual start", "new in the catalogue", "long in the catalogue",
