@@ -43,7 +43,7 @@ from recommender.users import Users
 FILE, WEIGHTS = "run.json", "weights.pt"
 CONTENT, SPACE = "content.npz", "content.json"
 STARTED, CHECKPOINTS = "started.json", "checkpoint-*.pt"
-SCHEMA = 3
+SCHEMA = 4  # of what lies in the folder and of what a graph computes from it
 # What reading a truncated or foreign file raises: JSON, TOML, Parquet, zip, torch's own.
 _BROKEN = (ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError,
            pickle.UnpicklingError, pl.exceptions.PolarsError, zipfile.BadZipFile,
@@ -106,7 +106,8 @@ def begin(folder: Path, *, family: str, config: Config, digest: str, resume: boo
 
 def _identity(family: str, config: Config, digest: str) -> Any:
     """What makes two trainings the same, as it reads back from JSON (which knows no tuples)."""
-    return json.loads(json.dumps({"family": family, "config": to_json(config), "data": digest}))
+    identity = {"family": family, "config": to_json(config), "data": digest, "schema": SCHEMA}
+    return json.loads(json.dumps(identity))
 
 
 def write(run: Run, folder: Path) -> None:
@@ -144,7 +145,8 @@ def write(run: Run, folder: Path) -> None:
 
 
 def read(folder: Path) -> Run:
-    """Raises RunError where `folder` holds no finished run or a file of it is broken."""
+    """Raises RunError where `folder` holds no finished run, one of another schema, or a file of it
+    is broken."""
     path = folder / FILE
     if not path.is_file():
         started = any(folder.glob(CHECKPOINTS))
@@ -155,6 +157,11 @@ def read(folder: Path) -> Run:
         )
     try:
         raw = json.loads(path.read_text())
+        if raw["schema"] != SCHEMA:
+            raise RunError(
+                f"{path} has schema {raw['schema']!r}, this recserve reads {SCHEMA}",
+                remedy="Train the run again, or use the recserve that wrote it.",
+            )
         user_features = UserFeatures.from_json(raw["user_features"])
         catalogue = Catalogue.read(folder)
         space = ContentSpace.from_json(json.loads((folder / SPACE).read_text()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,15 @@ def test_a_damaged_run_is_refused_in_one_line(run: Run, tmp_path: Path, damage: 
     with pytest.raises(RunError, match="broken") as refusal:
         runs.read(tmp_path)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_run_of_another_schema_is_refused_before_it_answers(run: Run, tmp_path: Path) -> None:
+    runs.write(run, tmp_path)
+    path = tmp_path / "run.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "schema": runs.SCHEMA - 1}))
+    with pytest.raises(RunError, match=f"schema {runs.SCHEMA - 1}.*reads {runs.SCHEMA}"):
+        runs.read(tmp_path)
 
 
 def test_an_unfinished_run_is_told_from_none(tmp_path: Path) -> None:
