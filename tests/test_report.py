@@ -262,7 +262,7 @@ def test_sections_of_a_deep_run_appear_with_what_it_brings(dataset: Dataset) -> 
     }  # fmt: skip
     full = Reader(page(study_of(dataset, answers, training={"deep": details}))).words
     signals = ("A signal left out: next item", "−0.0123 ± 0.0040", "−0.0234 ± 0.0050", "12.5")
-    alone = ("mixer for one kind of question alone", "+0.0021 ± 0.0030", "0.2468")
+    alone = ("A mixer for one kind of question alone", "+0.0021 ± 0.0030", "0.2468")
     for shown in ("best after epoch 2", *signals, *alone):
         assert shown in full
         assert shown not in plain

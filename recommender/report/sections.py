@@ -208,14 +208,16 @@ def _family(study: Study, family: str) -> Node:
     parts: list[Node] = []
     if curve := training.get("curve"):
         parts.append(_curve(family, curve, training.get("epochs"), colour))
-    ablation = sorted(training.get("ablation", ()), key=lambda one: float(one["difference"]))
+    ablation: Sequence[Mapping[str, Any]] = training.get("ablation", ())
     kinds = list(dict.fromkeys(one["kind"] for one in ablation))
     for kind in kinds:
-        of_kind = [one for one in ablation if one["kind"] == kind]
+        of_kind = sorted(
+            (one for one in ablation if one["kind"] == kind), key=lambda one: one["difference"]
+        )
         parts.append(e("div", _ablation(family, kind, of_kind, colour)))
     if kinds:
         signals = _signals(ablation, kinds, training["cost"])
-        parts.append(details("Signals as a table", signals, _alone(training["alone"])))
+        parts.append(e("div", signals, *_alone(training["alone"])))
     wide = "wide" if parts else None
     parts.append(_most_shown(study, family))
     title = e("h3", swatch(colour), family)
@@ -268,20 +270,17 @@ def _signals(
 ) -> Node:
     left_out = {(one["signal"], one["kind"]): one for one in ablation}
     rows: list[Row] = [
-        [
-            signal,
-            *(f"{signed(one['difference'])} ± {one['half']:.4f}"
-              for one in (left_out[signal, kind] for kind in kinds)),
-            f"{cost[signal]:.1f}",
-        ]
+        [signal, *(_gap(left_out[signal, kind]) for kind in kinds), f"{cost[signal]:.1f}"]
         for signal in dict.fromkeys(one["signal"] for one in ablation)
-    ]  # fmt: skip
-    return table(["NDCG@10 without", *(f"{kind}: less all" for kind in kinds), "µs a row"], rows)
-
-
-def _alone(alone: Sequence[Mapping[str, Any]]) -> Node:
-    rows: list[Row] = [
-        [one["kind"], f"{one['ndcg@10']:.4f}", f"{signed(one['difference'])} ± {one['half']:.4f}"]
-        for one in alone
     ]
-    return table(["mixer for one kind of question alone", "NDCG@10", "less the one for all"], rows)
+    return details("Signals as a table", table(["without", *kinds, "µs a row"], rows))
+
+
+def _alone(alone: Sequence[Mapping[str, Any]]) -> tuple[Node, Node]:
+    rows: list[Row] = [[one["kind"], f"{one['ndcg@10']:.4f}", _gap(one)] for one in alone]
+    title = e("p", e("b", "A mixer for one kind of question alone"), class_="soft")
+    return title, table(["", "NDCG@10", "less the one for all"], rows)
+
+
+def _gap(one: Mapping[str, Any]) -> str:
+    return f"{signed(one['difference'])} ± {one['half']:.4f}"
