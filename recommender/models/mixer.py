@@ -5,8 +5,9 @@
     signals, context ──> a small network per item ──> interactions ──┴─> score [B, N]
 
 Context is who asks and when: no history, its length, the time since the last event, how
-much came at once. Knows tables by their names only, so that one mixer learns from tables
-of several moments.
+much came at once. The network is for users with a history: those without one learn from a
+few lists only, one a moment, which it would know by heart (docs/quality.md). Knows tables by
+their names only, so that one mixer learns from tables of several moments.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _TIME_BUCKETS = 30  # powers of two of seconds
 _STEP_BUCKETS = 12  # powers of two of steps
 CONTEXT = 7
 _HOUR = 3600
+_OFF = -1e9  # to a hidden unit; finite, for it is multiplied by 0
 
 
 class Mixer(nn.Module):
@@ -62,7 +64,8 @@ class Mixer(nn.Module):
         """What the context says: a weight per signal [B, S], and to the hidden units [B, H]."""
         context_BC = context(user)
         weight_BS = self.weight + self.gate(self.asks(context_BC).tanh())
-        return weight_BS, F.linear(context_BC, self.first.weight[:, -CONTEXT:], self.first.bias)
+        asked_BH = F.linear(context_BC, self.first.weight[:, -CONTEXT:], self.first.bias)
+        return weight_BS, torch.where(user.history_BL[:, -1:] > 0, asked_BH, _OFF)
 
     @property
     def first_of_signals(self) -> Tensor:
