@@ -102,12 +102,13 @@ class Control:
 # "load failed for model 'm': version 3 is at UNAVAILABLE state: Internal: TritonModelException: "
 PREAMBLE = re.compile(
     r"^load failed for model '[^']*': (version \d+ is at UNAVAILABLE state: )?"
-    r"((Internal|Invalid argument|Not found|Unavailable): )?(TritonModelException: )?"
+    r"((Internal|Invalid argument|Not found|Unavailable): )?"
 )
+BACKEND = "TritonModelException: "  # a python-based backend's own words: the fault. The remedy
 
 
 def _refused(model: str, details: object) -> ReleaseError:
-    return ReleaseError(
-        f"Triton did not load {model}: {PREAMBLE.sub('', str(details))}",
-        remedy="Correct it, or load another release.",
-    )
+    what, remedy = PREAMBLE.sub("", str(details)), "Correct it, or load another release"
+    if what.startswith(BACKEND) and ". " in what:
+        what, _, remedy = what.removeprefix(BACKEND).rpartition(". ")
+    return ReleaseError(f"Triton did not load {model}: {what}", remedy=f"{remedy}.")

@@ -27,8 +27,9 @@ from export.triton_config import backend_of, config_text
 from recommender import release as reading
 from recommender.contract import Limits, model_names
 from recommender.errors import ReleaseError
-from recommender.release import Index, read_index, read_release, sha256
+from recommender.release import Index, read_index, read_release
 from recommender.runs import Run
+from recommender.verify import sha256
 
 CONFIG = "config.pbtxt"
 _STAGING = ".tmp-"
@@ -111,6 +112,7 @@ def _content(
         "version": version,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "family": blueprint.family,
+        "items": len(blueprint.catalogue),
         "models": models,
         "limits": dataclasses.asdict(blueprint.limits),
         "clock": blueprint.clock,

@@ -1,7 +1,7 @@
 """Limits and serving choices -> the text of a model's `config.pbtxt`, through protobuf.
 
 The same text loads in NVIDIA's native C++ backends and in `serving/backends/`.
-This module knows Triton's config schema; it opens no file and no connection.
+This module knows Triton's config schema; it opens no connection.
 
 What the config says, and why:
 - inputs and outputs are the contract's; history is `-1`, so one model serves every length bucket;
@@ -23,12 +23,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from recommender.contract import Limits, Tensor, inputs, outputs
+from recommender.errors import ReleaseError
 
 Backend = Literal["onnxruntime", "pytorch"]
 
@@ -37,6 +39,7 @@ THREAD_PARAMETERS: dict[Backend, tuple[str, str]] = {
     "onnxruntime": ("intra_op_thread_count", "inter_op_thread_count"),
     "pytorch": ("INTRA_OP_THREAD_COUNT", "INTER_OP_THREAD_COUNT"),
 }
+WRITTEN_ANEW = "Export the run again: it writes the file anew."
 WARMUP_RUNS: dict[Backend, int] = {"onnxruntime": 1, "pytorch": 3}
 
 HEADER = """\
@@ -87,6 +90,44 @@ def config_text(
     for key, value in zip(THREAD_PARAMETERS[backend], threads, strict=True):
         config.parameters[key].string_value = str(value)
     return f"{HEADER}{text_format.MessageToString(config)}"
+
+
+def check_config(path: Path, model_name: str, limits: Limits) -> str:
+    """The text of `path`, a config.pbtxt, if it is one of this model and of these limits.
+
+    Instances, batching and threads may be tuned; names and shapes are the release's.
+    Raises ReleaseError naming what differs.
+    """
+    try:
+        text = path.read_text()
+        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    except FileNotFoundError as error:
+        raise ReleaseError(f"{path} is missing", remedy=WRITTEN_ANEW) from error
+    except (UnicodeDecodeError, text_format.ParseError) as error:
+        raise ReleaseError(f"{path} is no model config: {error}", remedy=WRITTEN_ANEW) from error
+    generated = config_text(model_name, backend_of(model_name), limits)
+    wanted = _fixed(text_format.Parse(generated, model_config_pb2.ModelConfig()))
+    seen = _fixed(config)
+    for key in (*wanted, *seen):
+        if seen.get(key) != wanted.get(key):
+            raise ReleaseError(
+                f"{path} has {key} {seen.get(key, 'nowhere')}, the release has it "
+                f"{wanted.get(key, 'nowhere')}",
+                remedy=WRITTEN_ANEW,
+            )
+    return text
+
+
+def _fixed(config: Any) -> dict[str, object]:
+    """What follows from a model and its limits."""
+    return {
+        **{key: getattr(config, key) for key in ("name", "backend", "max_batch_size")},
+        **{
+            f"{role} {t.name}": f"{model_config_pb2.DataType.Name(t.data_type)}{list(t.dims)}"
+            for role, tensors in (("input", config.input), ("output", config.output))
+            for t in tensors
+        },
+    }
 
 
 def _type(tensor: Tensor) -> int:

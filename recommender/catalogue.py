@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,6 +19,12 @@ import polars as pl
 from recommender.contract import BITS_PER_WORD, Array
 
 FILE = "catalogue.parquet"
+SCHEMA: dict[str, Any] = {
+    "item_id": pl.String,
+    "title": pl.String,
+    "categories": pl.List(pl.String),
+    "popularity": pl.Float32,
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,12 +118,7 @@ class Catalogue:
                 "categories": [list(c) for c in self.categories],
                 "popularity": self.popularity.astype(np.float32),
             },
-            schema={
-                "item_id": pl.String,
-                "title": pl.String,
-                "categories": pl.List(pl.String),
-                "popularity": pl.Float32,
-            },
+            schema=SCHEMA,
         ).write_parquet(folder / FILE)
 
     @classmethod

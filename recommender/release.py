@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,18 +21,17 @@ from typing import Any
 
 from recommender.catalogue import Catalogue
 from recommender.contract import Limits
-from recommender.errors import ReleaseError
+from recommender.errors import ReleaseError, shown
 from recommender.features import UserFeatures
 from recommender.users import Users
+from recommender.verify import inside, verify
 
 INDEX = "releases.json"
 FILE = "release.json"
 SCHEMA = 1
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+WRITTEN_ANEW = "Export the run again."
+JSON_NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number",
+              float: "a number", type(None): "null"}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +41,7 @@ class Release:
     repository: Path
     version: int
     family: str  # "deep", "item-knn", ...
+    items: int  # N: of the catalogue, and of the models' tables
     models: tuple[str, ...]  # model folders of this release; the first one serves
     limits: Limits
     user_features: UserFeatures
@@ -64,20 +63,8 @@ class Release:
         return Users.read(self.home)
 
     def verify(self) -> None:
-        """Raise ReleaseError naming the first file that is missing or not what was exported."""
-        for name, wanted in self.files.items():
-            path = self.repository / name
-            if not path.is_file():
-                raise ReleaseError(
-                    f"release {self.version} lacks {path}",
-                    remedy="Export the run again, or roll back to another release.",
-                )
-            if (seen := sha256(path)) != wanted:
-                raise ReleaseError(
-                    f"{path} is corrupted: sha256 {seen[:12]}…, release {self.version} "
-                    f"was exported with {wanted[:12]}…",
-                    remedy="Export the run again, or roll back to another release.",
-                )
+        """Raise ReleaseError naming the first file that is not what was exported."""
+        verify(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +84,21 @@ def read_index(repository: Path) -> Index:
             remedy="Run `recserve export RUN` first, or name another --repository.",
         )
     raw = _read_json(path)
-    releases = {int(version): str(home) for version, home in raw["releases"].items()}
-    return Index(serving=raw["serving"], releases=releases)
+    numbers = _taken(path, raw, "releases", dict)
+    for number, home in numbers.items():
+        if not number.isdecimal() or type(home) is not str:
+            raise ReleaseError(
+                f"{path} names release {shown(number)} at {shown(home)}, not a number and a path",
+                remedy=WRITTEN_ANEW,
+            )
+    return Index(
+        serving=_taken(path, raw, "serving", int, type(None)),
+        releases={int(number): home for number, home in numbers.items()},
+    )
 
 
 def read_release(repository: Path, version: int | None = None, *, verify: bool = True) -> Release:
-    """Release `version` (default: the one that serves), its checksums verified.
+    """Release `version` (default: the one that serves), whole and unchanged (`verify`).
 
     Raises ReleaseError naming the file at fault.
     """
@@ -113,34 +109,86 @@ def read_release(repository: Path, version: int | None = None, *, verify: bool =
             f"release {number} is not in {repository / INDEX}",
             remedy=f"Known: {', '.join(map(str, sorted(index.releases))) or 'none'}.",
         )
-    path = repository / index.releases[number]
-    raw = _read_json(path)
-    release = Release(
-        repository=repository,
-        version=int(raw["version"]),
-        family=raw["family"],
-        models=tuple(raw["models"]),
-        limits=Limits.from_json(raw["limits"]),
-        user_features=UserFeatures.from_json(raw["user_features"]),
-        mean_rating=raw["mean_rating"],
-        clock=int(raw["clock"]),
-        files=raw["files"],
-        details=raw,
-    )
+    path = inside(repository, index.releases[number], named_by=repository / INDEX)
+    release = _release(repository, path, _read_json(path))
+    if release.version != number or path != release.home / FILE:
+        raise ReleaseError(
+            f"{path} is of release {release.version} of {release.models[0]}, "
+            f"{repository / INDEX} names it as release {number}",
+            remedy=WRITTEN_ANEW,
+        )
     if verify:
         release.verify()
     return release
 
 
+def _release(repository: Path, path: Path, raw: Mapping[str, Any]) -> Release:
+    models = _taken(path, raw, "models", list)
+    if not models or not all(type(m) is str and Path(m).name == m for m in models):
+        raise ReleaseError(
+            f"{path} has models {shown(models)}, which are no folder names", remedy=WRITTEN_ANEW
+        )
+    try:
+        limits = Limits.from_json(_taken(path, raw, "limits", dict))
+        user_features = UserFeatures.from_json(_taken(path, raw, "user_features", list))
+    except (KeyError, TypeError) as error:
+        raise ReleaseError(
+            f"{path} has limits or user_features that cannot be read: {error}", remedy=WRITTEN_ANEW
+        ) from error
+    _check_limits(path, limits, user_features)
+    return Release(
+        repository=repository,
+        version=_taken(path, raw, "version", int),
+        family=_taken(path, raw, "family", str),
+        items=_taken(path, raw, "items", int),
+        models=tuple(models),
+        limits=limits,
+        user_features=user_features,
+        mean_rating=_taken(path, raw, "mean_rating", float, int, type(None)),
+        clock=_taken(path, raw, "clock", int),
+        files=_taken(path, raw, "files", dict),
+        details=raw,
+    )
+
+
+def _check_limits(path: Path, limits: Limits, user_features: UserFeatures) -> None:
+    sizes = vars(limits) | {"length_buckets": limits.history}
+    wrong = {name: size for name, size in sizes.items() if type(size) is not int or size < 1}
+    if list(limits.length_buckets) != sorted(set(limits.length_buckets)):
+        wrong["length_buckets"] = limits.length_buckets
+    if user_features.width != limits.user_features:
+        wrong["user_features"] = limits.user_features
+    for name, size in wrong.items():
+        raise ReleaseError(
+            f"{path} has the limit {name} {shown(size)}, which its models cannot have",
+            remedy=WRITTEN_ANEW,
+        )
+
+
+def _taken(path: Path, raw: Mapping[str, Any], key: str, *kinds: type) -> Any:
+    """`raw[key]`, which must be of one of `kinds`: a JSON true is no number."""
+    if type(raw.get(key)) not in kinds:
+        seen = f"{key} {shown(raw[key])}" if key in raw else f"no {key}"
+        raise ReleaseError(
+            f"{path} has {seen}, not {' or '.join(JSON_NAMES[kind] for kind in kinds)}",
+            remedy=WRITTEN_ANEW,
+        )
+    return raw[key]
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        raw: dict[str, Any] = json.loads(path.read_text())
+        raw: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise ReleaseError(f"{path} is missing", remedy="Export the run again.") from error
-    except (ValueError, UnicodeDecodeError) as error:
+        raise ReleaseError(f"{path} is missing", remedy=WRITTEN_ANEW) from error
+    except OSError as error:
         raise ReleaseError(
-            f"{path} is not JSON: {error}", remedy="Export the run again."
+            f"{path} cannot be read: {error.strerror}", remedy="Let this user read it."
         ) from error
+    except (ValueError, RecursionError) as error:
+        raise ReleaseError(f"{path} is not JSON: {error}", remedy=WRITTEN_ANEW) from error
+    if type(raw) is not dict:
+        raise ReleaseError(f"{path} is {shown(raw)}, not an object", remedy=WRITTEN_ANEW)
     if raw.get("schema") != SCHEMA:
         raise ReleaseError(
             f"{path} has schema {raw.get('schema')!r}, this recserve reads {SCHEMA}",

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,13 @@ import polars as pl
 from recommender.contract import Array
 
 FILE = "users.parquet"
+SCHEMA: dict[str, Any] = {
+    "user_id": pl.String,
+    "features": pl.List(pl.Int64),
+    "items": pl.List(pl.Int64),
+    "times": pl.List(pl.Int64),
+    "weights": pl.List(pl.Float32),
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,13 +126,7 @@ class Users:
                 "times": split(self.times),
                 "weights": split(self.weights),
             },
-            schema={
-                "user_id": pl.String,
-                "features": pl.List(pl.Int64),
-                "items": pl.List(pl.Int64),
-                "times": pl.List(pl.Int64),
-                "weights": pl.List(pl.Float32),
-            },
+            schema=SCHEMA,
         )
         if self.negative is not None:
             marks = pl.Series("negative", split(self.negative), dtype=pl.List(pl.Boolean))

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.control import Control
-from recommender.errors import MachineError, ReleaseError, Unavailable
+from export.triton_config import check_config
+from recommender.errors import MachineError, Unavailable
 from recommender.release import Release
 from serving import doctor, processes, wheel
 
@@ -69,8 +70,8 @@ def load_release(
 ) -> None:
     """Wait for the server, load exactly `release.version` of each model, wait until they answer.
 
-    Raises MachineError when the server dies first (quoting `log`), ReleaseError with
-    Triton's reason when a model does not load, Unavailable after `timeout_s`.
+    Raises MachineError when the server dies first (quoting `log`), ReleaseError for a config.pbtxt
+    of something else, or with Triton's reason, Unavailable after `timeout_s`.
     """
     asyncio.run(_load_watching(release, _address(host, ports), process, log, timeout_s))
 
@@ -179,11 +180,9 @@ async def _load(release: Release, address: str) -> None:
 
 
 async def _load_model(triton: Control, release: Release, model: str, versions: list[int]) -> None:
-    config = release.repository / model / "config.pbtxt"
-    if not config.is_file():
-        raise ReleaseError(f"{config} is missing", remedy="Export the run again.")
+    config = check_config(release.repository / model / "config.pbtxt", model, release.limits)
     cpu_only = {b: "KIND_CPU" for b in wheel.CUDA_LIBRARIES if not wheel.has_cuda(b)}
-    await triton.load(model, versions, config.read_text(), automatic=cpu_only)
+    await triton.load(model, versions, config, automatic=cpu_only)
     for version in versions:  # the load returns a moment before the version answers
         while not await triton.tensors.ready(model, version):
             await asyncio.sleep(0.05)

@@ -20,8 +20,9 @@ from ports import free_ports
 from recommender.catalogue import Catalogue
 from recommender.contract import Limits
 from recommender.features import UserColumn, UserFeatures
-from recommender.release import SCHEMA, sha256
+from recommender.release import SCHEMA, read_index
 from recommender.users import Users
+from recommender.verify import sha256
 
 ROOT = Path(__file__).parent.parent
 BENTOML = str(Path(sys.executable).with_name("bentoml"))
@@ -35,7 +36,10 @@ GENRES = ("Comedy", "Drama", "Noir")  # item i has GENRES[i % 3]; item 3 has all
 def write_release(
     repository: Path, limits: Limits, *, items: int, models: tuple[str, ...], version: int = 1
 ) -> None:
-    """Items i1 to iN, the first the most popular; users `reader` (10 events) and `new` (none)."""
+    """Items i1 to iN, the first the most popular; users `reader` (10 events) and `new` (none).
+
+    It names whatever lies in its folders, and is one more where there are releases already.
+    """
     home = repository / models[0] / str(version)
     home.mkdir(parents=True, exist_ok=True)
     Catalogue(
@@ -54,12 +58,15 @@ def write_release(
     ).write(home)
     files = {
         str(path.relative_to(repository)): sha256(path)
-        for path in (home / "catalogue.parquet", home / "users.parquet")
+        for model in models
+        for path in (repository / model / str(version)).glob("*")
+        if path.name != "release.json"
     }
     release = {
         "schema": SCHEMA,
         "version": version,
         "family": "deep",
+        "items": items,
         "models": models,
         "limits": {
             "user_features": limits.user_features,
@@ -75,12 +82,10 @@ def write_release(
         "files": files,
     }
     (home / "release.json").write_text(json.dumps(release))
-    index = {
-        "schema": SCHEMA,
-        "serving": version,
-        "releases": {str(version): f"{models[0]}/{version}/release.json"},
-    }
-    (repository / "releases.json").write_text(json.dumps(index))
+    path = repository / "releases.json"
+    known = read_index(repository).releases if path.exists() else {}
+    releases = {**known, version: f"{models[0]}/{version}/release.json"}
+    path.write_text(json.dumps({"schema": SCHEMA, "serving": version, "releases": releases}))
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ import numpy as np
 
 from recommender.catalogue import Catalogue
 from recommender.contract import Limits
-from recommender.release import SCHEMA, sha256
+from recommender.release import SCHEMA
 from recommender.users import Users
+from recommender.verify import sha256
 
 ITEMS, USERS, SEEN = 60, 12, 5
 LIMITS = Limits(user_features=1, category_words=1, exclude=256, answers=20, length_buckets=(4, 8))
@@ -54,6 +55,7 @@ def write_release(folder: Path) -> Path:
         "schema": SCHEMA,
         "version": 1,
         "family": "toy",
+        "items": ITEMS,
         "models": ["toy_onnx"],
         "limits": vars(LIMITS),
         "user_features": [],

@@ -6,6 +6,7 @@ no recommender. The weights come from a fixed seed.
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from pathlib import Path
 
@@ -31,9 +32,9 @@ FILES: dict[Backend, str] = {"onnxruntime": "model.onnx", "pytorch": "model.pt"}
 
 
 class Toy(torch.nn.Module):
-    def __init__(self, items: int = ITEMS, width: int = 8) -> None:
+    def __init__(self, items: int = ITEMS, width: int = 8, seed: int = 7) -> None:
         super().__init__()
-        torch.manual_seed(7)
+        torch.manual_seed(seed)
         self.items = torch.nn.Embedding(items, width, padding_idx=0)
         self.users = torch.nn.Embedding(16, width)
         self.hours = torch.nn.Embedding(24, width)
@@ -83,13 +84,15 @@ def batch(rows: int, length: int, *, seed: int = 0, limits: Limits = LIMITS) -> 
     }
 
 
-def eager(arrays: dict[str, Array]) -> dict[str, Array]:
+def eager(arrays: dict[str, Array], model: torch.nn.Module | None = None) -> dict[str, Array]:
     """The answer in process, what every server must give."""
-    item, score = Toy()(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+    item, score = (model or Toy())(
+        **{name: torch.from_numpy(array) for name, array in arrays.items()}
+    )
     return {"item": item.numpy(), "score": score.numpy()}
 
 
-def write_onnx(path: Path) -> None:
+def write_onnx(path: Path, model: torch.nn.Module | None = None) -> None:
     example = {name: torch.from_numpy(a) for name, a in batch(3, 5).items()}  # batch 3: not frozen
     rows, length = torch.export.Dim("batch"), torch.export.Dim("length")
     dynamic = {
@@ -98,7 +101,7 @@ def write_onnx(path: Path) -> None:
     }
     with warnings.catch_warnings(action="ignore"):  # the exporter's own
         program = torch.onnx.export(
-            Toy(),
+            model or Toy(),
             kwargs=example,
             dynamic_shapes=dynamic,
             input_names=list(example),
@@ -111,10 +114,10 @@ def write_onnx(path: Path) -> None:
     program.save(path)
 
 
-def write_torchscript(path: Path) -> None:
+def write_torchscript(path: Path, model: torch.nn.Module | None = None) -> None:
     example = tuple(torch.from_numpy(array) for array in batch(3, 5).values())
     with warnings.catch_warnings(action="ignore"):  # deprecated in favour of torch.export
-        torch.jit.trace(Toy(), example).save(str(path))
+        torch.jit.trace(model or Toy(), example).save(str(path))
 
 
 def add_model(
@@ -127,11 +130,11 @@ def add_model(
     config: str | None = None,
     serving: ServingConfig | None = None,
 ) -> None:
-    """Add model `name` to `repository`; `weights` is linked into each version folder."""
+    """Add model `name` to `repository`; `weights` is copied into each version folder."""
     for version in versions:
         folder = repository / name / str(version)
         folder.mkdir(parents=True)
-        (folder / FILES[backend]).symlink_to(weights)
+        shutil.copy(weights, folder / FILES[backend])
     text = config or config_text(name, backend, LIMITS, serving)
     (repository / name / "config.pbtxt").write_text(text)
 
@@ -142,6 +145,7 @@ def release(repository: Path, models: tuple[str, ...], version: int = 1) -> Rele
         repository=repository,
         version=version,
         family="toy",
+        items=ITEMS - 1,
         models=models,
         limits=LIMITS,
         user_features=UserFeatures(),

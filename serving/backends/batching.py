@@ -7,6 +7,7 @@ native backends, since what loads here must load there.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ UNSUPPORTED = ("reshape", "allow_ragged_batch", "optional", "is_shape_tensor")
 
 
 def refuse(what, remedy):
-    """The load error, in one line."""
+    """The load error, in one line; the remedy is its last sentence, by which callers know it."""
     return pb_utils.TritonModelException(f"{' '.join(what.split())}. {remedy}")
 
 
@@ -81,8 +82,11 @@ class Config:
     def threads(self, key):
         """The thread count under `key`; 1 when unset, since more oversubscribe small machines."""
         text = self.parameters.get(key, "1")
-        if not text.isdecimal():
-            raise refuse(f"parameter {key} is {text!r}", "Set a whole number, 0 for the default.")
+        if not re.fullmatch("[0-9]{1,3}", text):
+            raise refuse(
+                f"parameter {key} is {text!r}",
+                "Set a whole number of threads below 1000, or 0 for the default.",
+            )
         return int(text)
 
 

@@ -35,6 +35,8 @@ class TritonPythonModel:
         def run(arrays):
             seen = module(*(torch.from_numpy(arrays[i]).to(device) for i in to_forward))
             seen = seen if isinstance(seen, (tuple, list)) else (seen,)
+            if len(seen) != len(from_forward):
+                raise ValueError(f"forward() gives {len(seen)} outputs, not {len(from_forward)}")
             return [seen[i].cpu().numpy() for i in from_forward]
 
         probe = batching.zeros(config)
@@ -89,15 +91,23 @@ def input_order(config, module):
         return [indexes.index(i) for i in range(len(arguments))]
     raise batching.refuse(
         f"config.pbtxt has inputs {names}, forward() of {config.file.name} takes {arguments}",
-        "Name the inputs as forward() does, or NAME__0, NAME__1, ... in its order.",
+        "Name the inputs as forward() does, or NAME__0, NAME__1 and so on in its order.",
     )
 
 
 def output_order(config):
     """For each output of the config, its position in forward()'s result: by NAME__INDEX if all
     have one, else in the order of the config, as the native backend does."""
-    indexes = [index_of(port.name) for port in config.outputs]
-    return list(range(len(indexes))) if None in indexes else indexes
+    names = [port.name for port in config.outputs]
+    in_order, indexes = list(range(len(names))), [index_of(name) for name in names]
+    if None in indexes:
+        return in_order
+    if sorted(indexes) != in_order:
+        raise batching.refuse(
+            f"config.pbtxt has outputs {names}",
+            "Name them NAME__0, NAME__1 and so on in the order of forward()'s result.",
+        )
+    return indexes
 
 
 def index_of(name):
