@@ -111,8 +111,8 @@ def check_config(path: Path, model_name: str, limits: Limits) -> str:
     for key in (*wanted, *seen):
         if seen.get(key) != wanted.get(key):
             raise ReleaseError(
-                f"{path} has {key} {seen.get(key, 'nowhere')}, the release has it "
-                f"{wanted.get(key, 'nowhere')}",
+                f"{path} says {key}: {seen.get(key, 'none')}, "
+                f"the release has {wanted.get(key, 'none')}",
                 remedy=WRITTEN_ANEW,
             )
     return text

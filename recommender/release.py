@@ -132,8 +132,9 @@ def _release(repository: Path, path: Path, raw: Mapping[str, Any]) -> Release:
         limits = Limits.from_json(_taken(path, raw, "limits", dict))
         user_features = UserFeatures.from_json(_taken(path, raw, "user_features", list))
     except (KeyError, TypeError) as error:
+        reason = str(error).replace("Limits.__init__() ", "")
         raise ReleaseError(
-            f"{path} has limits or user_features that cannot be read: {error}", remedy=WRITTEN_ANEW
+            f"{path} has limits or user_features that cannot be read: {reason}", remedy=WRITTEN_ANEW
         ) from error
     _check_limits(path, limits, user_features)
     return Release(
@@ -170,7 +171,7 @@ def _taken(path: Path, raw: Mapping[str, Any], key: str, *kinds: type) -> Any:
     if type(raw.get(key)) not in kinds:
         seen = f"{key} {shown(raw[key])}" if key in raw else f"no {key}"
         raise ReleaseError(
-            f"{path} has {seen}, not {' or '.join(JSON_NAMES[kind] for kind in kinds)}",
+            f"{path} has {seen} instead of {' or '.join(JSON_NAMES[kind] for kind in kinds)}",
             remedy=WRITTEN_ANEW,
         )
     return raw[key]
@@ -188,7 +189,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ReleaseError(f"{path} is not JSON: {error}", remedy=WRITTEN_ANEW) from error
     if type(raw) is not dict:
-        raise ReleaseError(f"{path} is {shown(raw)}, not an object", remedy=WRITTEN_ANEW)
+        raise ReleaseError(f"{path} is {shown(raw)} instead of an object", remedy=WRITTEN_ANEW)
     if raw.get("schema") != SCHEMA:
         raise ReleaseError(
             f"{path} has schema {raw.get('schema')!r}, this recserve reads {SCHEMA}",

@@ -125,7 +125,9 @@ def _check_users(release: Release, path: Path) -> None:
 
 
 def _table(path: Path, schema: dict[str, Any]) -> pl.LazyFrame:
-    """The table in `path`, of which little is read: at least the columns of `schema`."""
+    """The table in `path`, unread yet; it has at least the columns of `schema`."""
+    if not path.is_file():
+        raise ReleaseError(f"{path} is missing", remedy=ANOTHER)
     try:
         table = pl.scan_parquet(path, glob=False)
         columns = dict(table.collect_schema())
@@ -135,6 +137,7 @@ def _table(path: Path, schema: dict[str, Any]) -> pl.LazyFrame:
     for name, dtype in schema.items():
         if columns.get(name) != dtype:
             raise ReleaseError(
-                f"{path} has column {name} as {columns.get(name)}, not {dtype}", remedy=ANOTHER
+                f"{path} has column {name} as {columns.get(name)} instead of {dtype}",
+                remedy=ANOTHER,
             )
     return table

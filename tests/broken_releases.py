@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -293,7 +294,8 @@ class Unfiltered(toy.Toy):
 def torchscript(model: torch.nn.Module, inputs: int = 7) -> Break:
     def change(repository: Path) -> None:
         example = tuple(torch.from_numpy(a) for a in toy.batch(3, 5).values())[:inputs]
-        torch.jit.trace(model, example, check_trace=False).save(str(repository / TORCH))
+        with warnings.catch_warnings(action="ignore"):  # deprecated in favour of torch.export
+            torch.jit.trace(model, example, check_trace=False).save(str(repository / TORCH))
 
     return sealed(change)
 

@@ -133,14 +133,14 @@ READ: dict[str, Case] = {
         sealed(cut(CATALOGUE, 500)), f"{CATALOGUE} is no table"),
     "sealed: the catalogue is a text": (
         sealed(written(CATALOGUE, b"item_id\n1\n")), f"{CATALOGUE} is no table"),
-    "sealed: no catalogue": (sealed(broken.removed(CATALOGUE)), f"{CATALOGUE} is no table"),
+    "sealed: no catalogue": (sealed(broken.removed(CATALOGUE)), f"{CATALOGUE} is missing"),
     "the catalogue has an item less": (
         broken.table(CATALOGUE, lambda items: items[1:]), f"{CATALOGUE} has 118 items have 119"),
     "the catalogue has other columns": (
         broken.table(CATALOGUE, lambda items: items.drop("title")), f"{CATALOGUE} column title"),
     "item ids are numbers": (
         broken.table(CATALOGUE, lambda items: items.with_columns(item_id=pl.lit(1))),
-        f"{CATALOGUE} has column item_id as Int32, not String"),
+        f"{CATALOGUE} has column item_id as Int32 instead of String"),
     "sealed: the users are cut short": (sealed(cut(USERS, 500)), f"{USERS} is no table"),
     "the users have other columns": (
         broken.table(USERS, lambda users: users.drop("times")), f"{USERS} column times as None"),
@@ -163,35 +163,36 @@ LOAD: dict[str, Case] = {
         written(f"{ONNX_MODEL}/config.pbtxt", b"\xff\x00"), "config.pbtxt is no model config"),
     "a config of another model": (
         broken.copied(f"{TORCH_MODEL}/config.pbtxt", f"{ONNX_MODEL}/config.pbtxt"),
-        f"{ONNX_MODEL}/config.pbtxt has name {TORCH_MODEL} the release has it {ONNX_MODEL}"),
+        f"{ONNX_MODEL}/config.pbtxt says name: {TORCH_MODEL}, the release has {ONNX_MODEL}"),
     "an unknown backend": (
-        config(ONNX_MODEL, '"onnxruntime"', '"oracle"'), "config.pbtxt has backend oracle"),
+        config(ONNX_MODEL, '"onnxruntime"', '"oracle"'),
+        "config.pbtxt says backend: oracle, the release has onnxruntime"),
     "another max_batch_size": (
         config(ONNX_MODEL, "max_batch_size: 16", "max_batch_size: 8"),
-        "config.pbtxt has max_batch_size 8, the release has it 16"),
+        "config.pbtxt says max_batch_size: 8, the release has 16"),
     "limits that the config has not": (
-        limit("exclude", 9), "has input exclude TYPE_INT64[8], the release has it TYPE_INT64[9]"),
+        limit("exclude", 9), "says input exclude: TYPE_INT64[8], the release has TYPE_INT64[9]"),
     "an input has another name in the config": (
-        config(ONNX_MODEL, 'name: "exclude"', 'name: "seen"'), "has input exclude nowhere"),
+        config(ONNX_MODEL, 'name: "exclude"', 'name: "seen"'),
+        "says input exclude: none, the release has TYPE_INT64[8]"),
     "an output has another type in the config": (
         config(ONNX_MODEL, "TYPE_FP32\n  dims: 10", "TYPE_FP16\n  dims: 10"),
-        "has output score TYPE_FP16[10], the release has it TYPE_FP32[10]"),
+        "says output score: TYPE_FP16[10], the release has TYPE_FP32[10]"),
     "an output too many in the config": (
         config(ONNX_MODEL, "output {", f"{ANOTHER_OUTPUT}output {{"),
-        "has output x TYPE_BOOL[1], the release has it nowhere"),
+        "says output x: TYPE_BOOL[1], the release has none"),
     "negative threads": (
         config(ONNX_MODEL, THREADS, THREADS.replace('"1"', '"-2"')),
         "parameter intra_op_thread_count is '-2'"),
     "a million threads": (
         config(ONNX_MODEL, THREADS, THREADS.replace('"1"', '"1000000"')),
         "parameter intra_op_thread_count is '1000000'"),
-    "threads in a word": (
+    "torch: threads in a word": (
         config(TORCH_MODEL, 'string_value: "1"', 'string_value: "all"'), "_THREAD_COUNT is 'all'"),
     "an unknown accelerator": (
         config(ONNX_MODEL, "output {", f"{ACCELERATOR}output {{"), "execution_accelerators abacus"),
     "a GPU on a machine without": (
         config(ONNX_MODEL, "count: 1", "count: 1\n  kind: KIND_GPU"), "GPU"),
-    "no instance at all": (config(ONNX_MODEL, "count: 1", "count: -1"), "count"),
     "sealed: no weights": (sealed(broken.removed(ONNX)), f"{ONNX} is missing"),
     "onnx: an input has another name": (
         onnx_model(broken.renamed("exclude", "seen")), "inputs 'exclude' model.onnx has 'seen'"),
@@ -209,11 +210,12 @@ LOAD: dict[str, Case] = {
         onnx_model(broken.dim("request_time", 0, 3)), "request_time of model.onnx fixed batch 3"),
     "onnx: an operator that nobody knows": (onnx_model(broken.custom_op), f"{ONNX} Telepathy"),
     "onnx: an opset that nobody knows": (
-        onnx_model(lambda model: setattr(model.opset_import[0], "version", 99)), f"{ONNX} opset"),
-    "torch: a pickle": (sealed(broken.plain_pickle), f"{TORCH} cannot be read"),
-    "torch: what torch.save writes": (sealed(broken.torch_saved), f"{TORCH} cannot be read"),
-    "torch: cut short": (sealed(cut(TORCH, 1000)), f"{TORCH} cannot be read"),
-    "torch: an ONNX model": (sealed(broken.copied(ONNX, TORCH)), f"{TORCH} cannot be read"),
+        onnx_model(lambda model: setattr(model.opset_import[0], "version", 99)),
+        f"{ONNX} cannot be read: opset Opset 99"),
+    "torch: a pickle": (sealed(broken.plain_pickle), f"{TORCH} is no TorchScript"),
+    "torch: what torch.save writes": (sealed(broken.torch_saved), f"{TORCH} is no TorchScript"),
+    "torch: cut short": (sealed(cut(TORCH, 1000)), f"{TORCH} is no TorchScript"),
+    "torch: an ONNX model": (sealed(broken.copied(ONNX, TORCH)), f"{TORCH} is no TorchScript"),
     "torch: an input has another name": (
         torchscript(broken.Renamed()), "inputs 'exclude' forward() of model.pt takes 'seen'"),
     "torch: an input is missing": (
@@ -251,13 +253,12 @@ def repository(good: Path, tmp_path: Path) -> Path:
 def assert_says(refusal: ReleaseError, words: str, repository: Path) -> None:
     """One line that holds `words`, in their order, and a remedy."""
     said = refusal.what.replace(f"{repository.parent.resolve()}/", "").replace("repository/", "")
-    print("MSG", refusal)
     at = 0
     for word in words.split():
         assert word in said[at:], f"{word!r} of {words!r} is not in {said!r}"
         at = said.index(word, at) + len(word)
     assert "\n" not in str(refusal)
-    assert len(str(refusal)) < 800
+    assert len(str(refusal)) < 600
     assert refusal.remedy.endswith(".")
 
 
@@ -285,6 +286,7 @@ def server(good: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 
 
 def load(server: Server, version: int, *models: str) -> None:
+    """Release `version`, or these models of it."""
     release = read_release(server.repository, version)
     release = dataclasses.replace(release, models=models or release.models)
     tritonserver.load_release(release, server.ports, process=server.process, log=server.log)
@@ -304,7 +306,7 @@ def test_what_does_not_fit_is_refused_at_the_load(server: Server, served: Path, 
     change(served)
     model = TORCH_MODEL if case.startswith("torch") else ONNX_MODEL
     with pytest.raises(ReleaseError) as refusal:
-        load(server, 2, *((model,) if "word" not in case else ()))
+        load(server, 2, model)
     assert_says(refusal.value, words, served)
     assert not broken.marker(served).exists()
     assert_good(server, 1)

@@ -62,9 +62,11 @@ class Config:
                 "Install numpy<2.",
             )
         raw = json.loads(args["model_config"])
-        if any(raw.get("optimization", {}).get("execution_accelerators", {}).values()):
+        accelerators = raw.get("optimization", {}).get("execution_accelerators", {})
+        if named := [one["name"] for kind in accelerators.values() for one in kind]:
             raise refuse(
-                "config.pbtxt names execution_accelerators", "Remove them: there are none here."
+                f"config.pbtxt names the execution_accelerators {named}",
+                "Remove them: there are none here.",
             )
         file = Path(args["model_repository"]) / args["model_version"] / file_name
         if not file.is_file():
@@ -102,29 +104,43 @@ def shape_differs(dims, seen, batched):
     )
 
 
-def zeros(config, rows=3, length=5):
-    """One valid batch of zeros; not of 1 row, which a frozen batch of 1 would pass."""
+def reason(error):
+    """What a runtime says went wrong, without where in its own sources."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    text = lines[-1] if any("Traceback" in line for line in lines) else " ".join(lines)
+    text = re.sub(r"^.* failed:(/\S+:\d+ .*?\) )?", "", text)  # ONNX Runtime
+    text = text.partition(". This is an internal miniz error")[0]  # torch, of any broken file
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+def probe(config, run, rows=3, length=5):
+    """Refuse a model that does not answer zeros as the config promises.
+
+    Not of 1 row, which a frozen batch of 1 would pass.
+    """
     lead = (rows,) if config.batched else ()
-    return [
+    inputs = [
         np.zeros((*lead, *(length if d == -1 else d for d in port.dims)), port.dtype)
         for port in config.inputs
     ]
-
-
-def check_outputs(config, inputs, outputs):
-    """Refuse a model whose answer to `inputs` is not what the config promises."""
-    rows = inputs[0].shape[:1] if config.batched else ()
+    try:
+        outputs = run(inputs)
+    except Exception as error:
+        raise refuse(
+            f"{config.file} fails on an input as config.pbtxt declares it: {reason(error)}",
+            "Correct the inputs or outputs of config.pbtxt, or export the model again.",
+        ) from error
     for port, seen in zip(config.outputs, outputs, strict=True):
-        dims = seen.shape[len(rows) :]
+        dims = seen.shape[len(lead) :]
         if (
             seen.dtype != port.dtype
-            or seen.shape[: len(rows)] != rows
+            or seen.shape[: len(lead)] != lead
             or len(dims) != len(port.dims)
             or any(want not in (-1, have) for want, have in zip(port.dims, dims, strict=True))
         ):
             raise refuse(
-                f"output {port.name} of {config.file.name} is {seen.dtype}{list(seen.shape)} for a "
-                f"batch of {list(rows)}, config.pbtxt says {port}",
+                f"output {port.name} of {config.file} is {seen.dtype}{list(seen.shape)} for a "
+                f"batch of {list(lead)}, config.pbtxt says {port}",
                 "Correct config.pbtxt, or export the model again.",
             )
 
@@ -196,5 +212,4 @@ class Batcher:
                 f"lengths do not fit each other: {shown}. Send one length, at least 1.",
                 pb_utils.TritonError.INVALID_ARG,
             )
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        return pb_utils.TritonError(f"{self.config.file.name} failed: {reason}")
+        return pb_utils.TritonError(f"{self.config.file.name} failed: {reason(error)}")

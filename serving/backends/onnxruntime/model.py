@@ -42,8 +42,7 @@ class TritonPythonModel:
         def run(arrays):
             return session.run(wanted, dict(zip(names, arrays, strict=True)))
 
-        probe = batching.zeros(config)
-        batching.check_outputs(config, probe, run(probe))
+        batching.probe(config, run)
         self.batcher = batching.Batcher(config, run)
 
     def execute(self, requests):
@@ -70,7 +69,7 @@ def open_session(config):
         session = ort.InferenceSession(str(config.file), options, providers=providers)
     except Exception as error:
         raise batching.refuse(
-            f"{config.file} cannot be read: {error}", "Export the run again."
+            f"{config.file} cannot be read: {batching.reason(error)}", "Export the run again."
         ) from error
     if config.gpu is not None and session.get_providers()[0] != "CUDAExecutionProvider":
         raise batching.refuse(
@@ -85,21 +84,21 @@ def check(role, config, ports, seen):
     if {port.name for port in ports} != set(seen):
         raise batching.refuse(
             f"config.pbtxt has {role}s {sorted(port.name for port in ports)}, "
-            f"{config.file.name} has {sorted(seen)}",
+            f"{config.file} has {sorted(seen)}",
             "Correct config.pbtxt, or export the model again.",
         )
     for port in ports:
         have = seen[port.name]
         if config.batched and isinstance(have.shape[0], int):
             raise batching.refuse(
-                f"{role} {port.name} of {config.file.name} has the fixed batch {have.shape[0]}",
+                f"{role} {port.name} of {config.file} has the fixed batch {have.shape[0]}",
                 "Export it with a dynamic first dimension, or set max_batch_size: 0.",
             )
         if ONNX_TYPES.get(have.type) != port.dtype.name or batching.shape_differs(
             port.dims, have.shape, config.batched
         ):
             raise batching.refuse(
-                f"{role} {port.name} of {config.file.name} is {have.type}{have.shape}, "
+                f"{role} {port.name} of {config.file} is {have.type}{have.shape}, "
                 f"config.pbtxt says {port}" + (" without the batch" if config.batched else ""),
                 "Correct config.pbtxt, or export the model again.",
             )

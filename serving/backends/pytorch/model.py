@@ -39,16 +39,7 @@ class TritonPythonModel:
                 raise ValueError(f"forward() gives {len(seen)} outputs, not {len(from_forward)}")
             return [seen[i].cpu().numpy() for i in from_forward]
 
-        probe = batching.zeros(config)
-        try:
-            outputs = run(probe)
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-            raise batching.refuse(
-                f"{config.file.name} fails on an input as config.pbtxt declares it: {reason}",
-                "Correct the inputs or outputs of config.pbtxt, or export the model again.",
-            ) from error
-        batching.check_outputs(config, probe, outputs)
+        batching.probe(config, run)
         self.batcher = batching.Batcher(config, run)
 
     def execute(self, requests):
@@ -67,9 +58,9 @@ def open_module(config, device):
     try:
         module = torch.jit.load(str(config.file), map_location=device)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
         raise batching.refuse(
-            f"{config.file} cannot be read: {reason}", "Export the run again."
+            f"{config.file} is no TorchScript: {batching.reason(error)}",
+            "Export the run again: what torch.save writes is not served.",
         ) from error
     if hasattr(module, "training"):  # one exported frozen has no such attribute
         module = torch.jit.freeze(module.eval())
@@ -90,7 +81,7 @@ def input_order(config, module):
     if sorted(i for i in indexes if i is not None) == list(range(len(arguments))):
         return [indexes.index(i) for i in range(len(arguments))]
     raise batching.refuse(
-        f"config.pbtxt has inputs {names}, forward() of {config.file.name} takes {arguments}",
+        f"config.pbtxt has inputs {names}, forward() of {config.file} takes {arguments}",
         "Name the inputs as forward() does, or NAME__0, NAME__1 and so on in its order.",
     )
 
