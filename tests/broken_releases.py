@@ -284,6 +284,18 @@ class Renamed(toy.Toy):
                                user_features, seen, category_filter)  # fmt: skip
 
 
+class Short(toy.Toy):
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = torch.zeros(15)
+
+    def forward(self, history, history_time, history_weight, request_time, user_features,
+                exclude, category_filter):  # fmt: skip
+        weight = history_weight + self.place[-history_weight.shape[1] :]
+        return super().forward(history, history_time, weight, request_time,
+                               user_features, exclude, category_filter)  # fmt: skip
+
+
 class Unfiltered(toy.Toy):
     def forward(self, history, history_time, history_weight, request_time, user_features, exclude):
         zero = torch.zeros_like(request_time)

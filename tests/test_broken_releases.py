@@ -235,6 +235,12 @@ LOAD: dict[str, Case] = {
     "torch: a fixed batch": (
         torchscript(broken.Changed(lambda item, score: (item[:1], score))),
         "item of model.pt is int64[1, 10] a batch of [3]"),
+    "torch: a batch of 4 at most": (
+        torchscript(broken.Changed(lambda item, score: (item[:4], score[:4]))),
+        "item of model.pt is int64[4, 10] a batch of [16]"),
+    "torch: histories of 15 at most": (
+        torchscript(broken.Short()),
+        f"{TORCH} fails on an input as config.pbtxt declares it: tensor 16"),
 }  # fmt: skip
 
 

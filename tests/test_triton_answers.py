@@ -8,7 +8,7 @@ import socket
 import numpy as np
 import pytest
 import toy
-from triton_process import MODELS, SCHEMES, assert_equal, infer, three_ports
+from triton_process import MODELS, SCHEMES, assert_equal, infer, load, three_ports
 from tritonclient.grpc import service_pb2
 
 from client.control import Control
@@ -92,21 +92,56 @@ def test_a_request_that_breaks_the_model_fails_alone(toy_server, model):
     good = toy.batch(1, 16)
     bad = {**good, "history": np.full_like(good["history"], 10**6)}  # beyond the toy's table
 
-    async def run():
-        client = TritonGrpc(toy_server.grpc)
-        requests = [bad if i == 5 else good for i in range(16)]
-        try:
-            return await asyncio.gather(
-                *(client.infer(model, 1, r, timeout_s=20) for r in requests),
-                return_exceptions=True,
-            )
-        finally:
-            await client.close()
-
-    answers = asyncio.run(run())
+    answers, _ = at_once(toy_server, model, [bad if i == 5 else good for i in range(16)])
     assert isinstance(answers.pop(5), Unavailable)
     for answer in answers:
         assert_equal(answer, toy.eager(good))
+
+
+class Loses(toy.Toy):
+    """It answers fewer rows than it was asked for, where a time is negative."""
+
+    def forward(self, history, history_time, history_weight, request_time, user_features,
+                exclude, category_filter):  # fmt: skip
+        item, score = super().forward(history, history_time, history_weight, request_time,
+                                      user_features, exclude, category_filter)  # fmt: skip
+        kept = request_time[:, 0] >= 0
+        return item[kept], score[kept]
+
+
+def test_a_model_that_loses_a_row_gives_nobody_the_answer_of_another(toy_server, tmp_path):
+    toy.write_torchscript(tmp_path / "model.pt", Loses())
+    toy.add_model(toy_server.repository, "toy_loses", "pytorch", tmp_path / "model.pt")
+    load(toy_server, ("toy_loses",))
+    batches = [toy.batch(1, 16, seed=i) for i in range(16)]
+    batches[5]["request_time"][:] = -1
+    answers, executions = at_once(toy_server, "toy_loses", batches)
+    assert isinstance(answers[5], Unavailable)
+    assert "answers [0, 0] rows to 1" in answers[5].what
+    for i in range(16):
+        if i != 5:
+            assert_equal(answers[i], toy.eager(batches[i]))
+    assert executions < 16
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_requests_that_are_refused_cost_their_neighbours_nothing(toy_server, model):
+    """Wrong types and shapes never reach the batch; what is only odd is answered in it."""
+    batches, spoilers = [], [spoil for spoil, _ in BAD_REQUESTS.values()]
+    for i in range(48):
+        good = toy.batch(1 if i % 2 else 2, 16, seed=i)
+        batches.append(spoilers[i // 2 % len(spoilers)](good) if i % 2 == 0 else good)
+    batches[1]["history_weight"][:] = np.nan
+    batches[3]["category_filter"][:] = np.iinfo(np.int64).min
+    batches[7] = toy.batch(1, 3 * toy.LIMITS.history, seed=7)  # longer than any bucket
+    answers, executions = at_once(toy_server, model, batches)
+    for i in range(48):
+        if i % 2 == 0:
+            assert isinstance(answers[i], BadInput)
+        elif i > 1:
+            assert_equal(answers[i], toy.eager(batches[i]))
+    assert isinstance(answers[1], dict)
+    assert executions < 24
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -125,6 +160,22 @@ def test_only_the_outputs_asked_for_come_back(toy_server, model):
             await client.close()
 
     assert [output.name for output in asyncio.run(run()).outputs] == ["score"]
+
+
+def at_once(server, model, batches):
+    """The answer or error to each of `batches`, sent together, and in how many executions."""
+
+    async def run():
+        client = TritonGrpc(server.grpc)
+        async with Control(server.grpc) as control:
+            before = await control.statistics(model, 1)
+            asked = (client.infer(model, 1, batch, timeout_s=20) for batch in batches)
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            after = await control.statistics(model, 1)
+        await client.close()
+        return answers, after.executions - before.executions
+
+    return asyncio.run(run())
 
 
 # --- refusals

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
+import warnings
 
-import onnxruntime
 import psutil
 import pytest
 import torch
@@ -117,18 +119,22 @@ def test_torchscript_inputs_named_by_index_go_to_their_argument(toy_server, toy_
     assert_equal(infer(toy_server.address("grpc"), model, renamed), toy.eager(arrays))
 
 
-def test_torchscript_outputs_named_by_index_come_from_their_place(toy_server, toy_weights):
-    model = "toy_indexed_outputs"
-    text = config_text(model, "pytorch", toy.LIMITS)
-    text = text.replace('"item"', '"out__0"').replace('"score"', '"out__1"')
-    head, item, rest = text.split("output {\n", 2)
-    score, mark, rest = rest.partition("}\n")
-    text = f"{head}output {{\n{score}}}\noutput {{\n{item}{rest}"
-    add_and_load(toy_server, toy_weights, model, "pytorch", text)
+def test_outputs_come_by_name_in_any_order_of_the_config(toy_server, toy_weights):
+    """Of ONNX by name, of TorchScript, whose outputs have none, by the index of NAME__INDEX."""
     arrays = toy.batch(3, 16)
-    answer = infer(toy_server.address("grpc"), model, arrays)
-    named = {"item": answer["out__0"], "score": answer["out__1"]}
-    assert_equal(named, toy.eager(arrays))
+    for backend, item, score in (
+        ("onnxruntime", "item", "score"),
+        ("pytorch", "out__0", "out__1"),
+    ):
+        model = f"toy_{backend}_swapped"
+        text = config_text(model, backend, toy.LIMITS)
+        text = text.replace('"item"', f'"{item}"').replace('"score"', f'"{score}"')
+        head, first, rest = text.split("output {\n", 2)
+        second, _, rest = rest.partition("}\n")
+        text = f"{head}output {{\n{second}}}\noutput {{\n{first}{rest}"
+        add_and_load(toy_server, toy_weights, model, backend, text)
+        answer = infer(toy_server.address("grpc"), model, arrays)
+        assert_equal({"item": answer[item], "score": answer[score]}, toy.eager(arrays))
 
 
 class Parallel(toy.Toy):
@@ -141,18 +147,31 @@ class Parallel(toy.Toy):
         return item, score + 0 * work(history_weight)
 
 
-@torch.jit.script
-def work(weight):
-    waiting = torch.jit.fork(torch.sum, weight)
-    return torch.exp(-weight.sum().abs() * torch.ones(10**6)).sum() + torch.jit.wait(waiting)
+def total(weight):
+    return weight.sum()
+
+
+def forked(weight):
+    waiting = torch.jit.fork(total, weight)
+    return torch.exp(-total(weight).abs() * torch.ones(1_000_000)).sum() + torch.jit.wait(waiting)
+
+
+with warnings.catch_warnings(action="ignore"):  # deprecated in favour of torch.export
+    work = torch.jit.script(forked)
+
+
+DEFAULT_SESSION = """
+import sys, onnxruntime, psutil
+before = psutil.Process().num_threads()
+session = onnxruntime.InferenceSession(sys.argv[1])
+print(psutil.Process().num_threads() - before + 1)
+"""
 
 
 def default_onnx_threads(path):
     """Of ONNX Runtime, for whoever says nothing."""
-    before = psutil.Process().num_threads()
-    session = onnxruntime.InferenceSession(str(path))
-    assert session.get_inputs()
-    return psutil.Process().num_threads() - before + 1
+    command = [sys.executable, "-c", DEFAULT_SESSION, str(path)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def default_torch_threads(_):
@@ -173,7 +192,7 @@ def test_threads_of_the_config_are_those_of_the_process(toy_server, tmp_path, ca
     write = toy.write_onnx if backend == "onnxruntime" else toy.write_torchscript
     write(path, Parallel() if backend == "pytorch" else None)
     seen = {}
-    for count in (1, 2, 5, 0):
+    for count in (1, 3, 0):
         model = f"toy_{backend}_{setting}_{count}"
         text = config_text(model, backend, toy.LIMITS, ServingConfig(**{setting: count}))
         add_and_load(toy_server, {backend: path}, model, backend, text)
@@ -181,9 +200,9 @@ def test_threads_of_the_config_are_those_of_the_process(toy_server, tmp_path, ca
         (pid,) = stubs_of(toy_server, model)
         seen[count] = psutil.Process(pid).num_threads()
         controlled(toy_server, lambda control, model=model: control.unload(model))
-    assert (seen[2] - seen[1], seen[5] - seen[1]) == (1, 4)
-    if default:
-        assert seen[0] - seen[1] == default(path) - 1
+    assert seen[3] - seen[1] in (2, 4)  # torch may have a pool for each of two calling threads
+    pools = (seen[3] - seen[1]) // 2
+    assert not default or seen[0] - seen[1] == (default(path) - 1) * pools
 
 
 def test_exactly_the_wanted_versions_are_loaded(toy_server):

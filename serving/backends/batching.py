@@ -51,6 +51,7 @@ class Config:
     outputs: tuple
     batched: bool  # a first dimension that `dims` leaves out
     parameters: dict
+    warmups: tuple  # (rows, input name -> dims) of each sample
     gpu: "int | None"  # device id, None on the CPU
 
     @classmethod
@@ -78,6 +79,13 @@ class Config:
             outputs=tuple(Port.read(one) for one in raw["output"]),
             batched=int(raw.get("max_batch_size", 0)) > 0,
             parameters={k: v["string_value"] for k, v in raw.get("parameters", {}).items()},
+            warmups=tuple(
+                (
+                    int(sample["batch_size"]),
+                    {name: [int(d) for d in one["dims"]] for name, one in sample["inputs"].items()},
+                )
+                for sample in raw.get("model_warmup", ())
+            ),
             gpu=int(args["model_instance_device_id"]) if kind == "GPU" else None,
         )
 
@@ -113,36 +121,42 @@ def reason(error):
     return text if len(text) <= 300 else f"{text[:300]}…"
 
 
-def probe(config, run, rows=3, length=5):
+def probe(config, run):
     """Refuse a model that does not answer zeros as the config promises.
 
-    Not of 1 row, which a frozen batch of 1 would pass.
+    A batch of 3 finds a frozen batch of 1. The warm-up's shapes are tried here as well, since
+    this server loads a model whose warm-up fails.
     """
-    lead = (rows,) if config.batched else ()
-    inputs = [
-        np.zeros((*lead, *(length if d == -1 else d for d in port.dims)), port.dtype)
-        for port in config.inputs
-    ]
-    try:
-        outputs = run(inputs)
-    except Exception as error:
-        raise refuse(
-            f"{config.file} fails on an input as config.pbtxt declares it: {reason(error)}",
-            "Correct the inputs or outputs of config.pbtxt, or export the model again.",
-        ) from error
-    for port, seen in zip(config.outputs, outputs, strict=True):
-        dims = seen.shape[len(lead) :]
-        if (
-            seen.dtype != port.dtype
-            or seen.shape[: len(lead)] != lead
-            or len(dims) != len(port.dims)
-            or any(want not in (-1, have) for want, have in zip(port.dims, dims, strict=True))
-        ):
+    for rows, dims in ((3, {}), *config.warmups):
+        lead = (rows,) if config.batched else ()
+        inputs = [
+            np.zeros((*lead, *(dims.get(p.name) or [5 if d == -1 else d for d in p.dims])), p.dtype)
+            for p in config.inputs
+        ]
+        try:
+            outputs = run(inputs)
+        except Exception as error:
             raise refuse(
-                f"output {port.name} of {config.file} is {seen.dtype}{list(seen.shape)} for a "
-                f"batch of {list(lead)}, config.pbtxt says {port}",
-                "Correct config.pbtxt, or export the model again.",
-            )
+                f"{config.file} fails on an input as config.pbtxt declares it: {reason(error)}",
+                "Correct the inputs or outputs of config.pbtxt, or export the model again.",
+            ) from error
+        for port, seen in zip(config.outputs, outputs, strict=True):
+            check_output(config, port, seen, lead)
+
+
+def check_output(config, port, seen, lead):
+    dims = seen.shape[len(lead) :]
+    if (
+        seen.dtype != port.dtype
+        or seen.shape[: len(lead)] != lead
+        or len(dims) != len(port.dims)
+        or any(want not in (-1, have) for want, have in zip(port.dims, dims, strict=True))
+    ):
+        raise refuse(
+            f"output {port.name} of {config.file} is {seen.dtype}{list(seen.shape)} for a "
+            f"batch of {list(lead)}, config.pbtxt says {port}",
+            "Correct config.pbtxt, or export the model again.",
+        )
 
 
 class Batcher:
@@ -175,6 +189,7 @@ class Batcher:
     def _answer(self, group, requests):
         try:
             outputs = self._run(group)
+            self._check_rows(group, outputs)
         except Exception as error:
             if len(group) > 1:  # find the one at fault: its neighbours must not suffer
                 return [pair for one in group for pair in self._answer([one], requests)]
@@ -198,6 +213,13 @@ class Batcher:
             return self.run(group[0][1])
         columns = zip(*(arrays for _, arrays in group), strict=True)
         return self.run([np.concatenate(column) for column in columns])
+
+    def _check_rows(self, group, outputs):
+        """Else everybody behind the missing row would get a neighbour's answer."""
+        rows = sum(len(arrays[0]) for _, arrays in group)
+        seen = [len(out) for out in outputs]
+        if self.config.batched and any(have != rows for have in seen):
+            raise ValueError(f"it answers {seen} rows to {rows}")
 
     def _explain(self, arrays, error):
         """An inference error: the caller's fault where its dynamic dimensions do not fit."""
