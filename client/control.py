@@ -104,7 +104,7 @@ PREAMBLE = re.compile(
     r"^load failed for model '[^']*': (version \d+ is at UNAVAILABLE state: )?"
     r"((Internal|Invalid argument|Not found|Unavailable): )?"
 )
-BACKEND = "TritonModelException: "  # a python-based backend's own words: the fault. The remedy
+BACKEND = "TritonModelException: "  # what follows are our backends' words, the remedy last
 
 
 def _refused(model: str, details: object) -> ReleaseError:

@@ -30,7 +30,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from recommender.contract import Limits, Tensor, inputs, outputs
-from recommender.errors import ReleaseError
+from recommender.errors import ReleaseError, shown
 
 Backend = Literal["onnxruntime", "pytorch"]
 
@@ -40,6 +40,8 @@ THREAD_PARAMETERS: dict[Backend, tuple[str, str]] = {
     "pytorch": ("INTRA_OP_THREAD_COUNT", "INTER_OP_THREAD_COUNT"),
 }
 WRITTEN_ANEW = "Export the run again: it writes the file anew."
+TUNABLE = ("instance_group", "dynamic_batching", "model_warmup", "optimization",
+           "response_cache", "version_policy")  # fmt: skip
 WARMUP_RUNS: dict[Backend, int] = {"onnxruntime": 1, "pytorch": 3}
 
 HEADER = """\
@@ -93,21 +95,19 @@ def config_text(
 
 
 def check_config(path: Path, model_name: str, limits: Limits) -> str:
-    """The text of `path`, a config.pbtxt, if it is one of this model and of these limits.
+    """The text of `path`, a config.pbtxt, if it is the one of this model and of these limits.
 
-    Instances, batching and threads may be tuned; names and shapes are the release's.
-    Raises ReleaseError naming what differs.
+    What is TUNABLE, and the numbers of threads, may differ. Raises ReleaseError naming what else
+    does: a tensor's shape, or a field that has a server open further files.
     """
     try:
         text = path.read_text()
-        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+        seen = _fixed(text)
     except FileNotFoundError as error:
         raise ReleaseError(f"{path} is missing", remedy=WRITTEN_ANEW) from error
     except (UnicodeDecodeError, text_format.ParseError) as error:
         raise ReleaseError(f"{path} is no model config: {error}", remedy=WRITTEN_ANEW) from error
-    generated = config_text(model_name, backend_of(model_name), limits)
-    wanted = _fixed(text_format.Parse(generated, model_config_pb2.ModelConfig()))
-    seen = _fixed(config)
+    wanted = _fixed(config_text(model_name, backend_of(model_name), limits))
     for key in (*wanted, *seen):
         if seen.get(key) != wanted.get(key):
             raise ReleaseError(
@@ -118,15 +118,25 @@ def check_config(path: Path, model_name: str, limits: Limits) -> str:
     return text
 
 
-def _fixed(config: Any) -> dict[str, object]:
+def _fixed(text: str) -> dict[str, str]:
     """What follows from a model and its limits."""
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    fields = {field.name: value for field, value in config.ListFields()}
+    parameters = fields.pop("parameters", {})
+    threads = {name for names in THREAD_PARAMETERS.values() for name in names}
+    tensors = {
+        f"{role} {t.name}": f"{model_config_pb2.DataType.Name(t.data_type)}{list(t.dims)}"
+        for role in ("input", "output")
+        for t in fields.pop(role, ())
+    }
     return {
-        **{key: getattr(config, key) for key in ("name", "backend", "max_batch_size")},
+        **{n: " ".join(shown(v).split()) for n, v in fields.items() if n not in TUNABLE},
         **{
-            f"{role} {t.name}": f"{model_config_pb2.DataType.Name(t.data_type)}{list(t.dims)}"
-            for role, tensors in (("input", config.input), ("output", config.output))
-            for t in tensors
+            f"parameter {k}": shown(v.string_value)
+            for k, v in parameters.items()
+            if k not in threads
         },
+        **tensors,
     }
 
 

@@ -4,12 +4,14 @@ with both formats, gRPC and HTTP. The contract is the contract, whoever answers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 from served import Stack
+from triton_process import at_once
 
 from client.tensors import connect
 from export.examples import batches
@@ -135,6 +137,34 @@ def test_times_long_after_the_training_data_change_nothing(ask: Answerer, limits
         for time in (1_900_000_000, 4_000_000_000)
     )
     compare(now, later, "a century later")
+
+
+@pytest.mark.parametrize("model", [RECOMMENDER_ONNX, RECOMMENDER_TORCHSCRIPT])
+def test_no_value_of_a_request_fails_the_batch_it_is_joined_to(
+    stack: Stack, run: Run, model: str
+) -> None:
+    """One row of each hostile kind, and of the others, in as few executions as Triton makes."""
+    blueprint, length = run.blueprint, run.blueprint.limits.length_buckets[0]
+    every = batches(blueprint.limits, blueprint.items, blueprint.clock, run.users)
+    alone = [
+        {name: array[:1] for name, array in arrays.items()}
+        for _, arrays in every
+        if arrays["history"].shape[1] == length
+    ]
+    assert len(alone) > 8
+    answered, executions = at_once(stack.grpc.removeprefix("grpc://"), model, alone * 3)
+    for arrays, seen in zip(alone * 3, answered, strict=True):
+        compare(answer(run.graph, arrays, blueprint.limits), seen, "joined")
+    assert executions < len(answered)
+
+
+def test_a_history_beyond_the_limit_harms_no_later_request(ask: Answerer, limits: Limits) -> None:
+    arrays = tensors([Request(history=history(7))], limits)
+    longer = tensors([Request(history=history(*[7] * (limits.history + 9)))], limits,
+                     length=limits.history + 9)  # fmt: skip
+    with contextlib.suppress(Exception):  # refused, or answered: ONNX Runtime checks no maximum
+        ask(longer)
+    assert (ask(arrays)["item"] > 0).any()
 
 
 def test_a_wrong_shape_is_refused_and_the_next_request_is_answered(

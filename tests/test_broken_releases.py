@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import broken_releases as broken
+import numpy as np
 import polars as pl
 import pytest
 import toy
@@ -36,6 +37,7 @@ from broken_releases import (
 from triton_process import Server, assert_equal, infer, start
 
 from recommender.errors import ReleaseError
+from recommender.external_data import external_tensors
 from recommender.release import read_release
 from serving import tritonserver
 
@@ -46,6 +48,8 @@ ACCELERATOR = (
     'optimization { execution_accelerators { cpu_execution_accelerator { name: "abacus" } } }\n'
 )
 ANOTHER_OUTPUT = 'output { name: "x" data_type: TYPE_BOOL dims: 1 }\n'
+ENVIRONMENT = 'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "/tmp/env.tar.gz" } }\n'
+LIBRARY = 'model_operations { op_library_filename: "/tmp/evil.so" }\n'
 INTS = pl.List(pl.Int64)
 
 # --- refused by reading, before any server hears of it
@@ -163,10 +167,10 @@ LOAD: dict[str, Case] = {
         written(f"{ONNX_MODEL}/config.pbtxt", b"\xff\x00"), "config.pbtxt is no model config"),
     "a config of another model": (
         broken.copied(f"{TORCH_MODEL}/config.pbtxt", f"{ONNX_MODEL}/config.pbtxt"),
-        f"{ONNX_MODEL}/config.pbtxt says name: {TORCH_MODEL}, the release has {ONNX_MODEL}"),
+        f"{ONNX_MODEL}/config.pbtxt says name: '{TORCH_MODEL}', the release has '{ONNX_MODEL}'"),
     "an unknown backend": (
         config(ONNX_MODEL, '"onnxruntime"', '"oracle"'),
-        "config.pbtxt says backend: oracle, the release has onnxruntime"),
+        "config.pbtxt says backend: 'oracle', the release has 'onnxruntime'"),
     "another max_batch_size": (
         config(ONNX_MODEL, "max_batch_size: 16", "max_batch_size: 8"),
         "config.pbtxt says max_batch_size: 8, the release has 16"),
@@ -181,6 +185,14 @@ LOAD: dict[str, Case] = {
     "an output too many in the config": (
         config(ONNX_MODEL, "output {", f"{ANOTHER_OUTPUT}output {{"),
         "says output x: TYPE_BOOL[1], the release has none"),
+    "an environment of its own": (
+        config(ONNX_MODEL, "output {", f"{ENVIRONMENT}output {{"),
+        "says parameter EXECUTION_ENV_PATH: '/tmp/env.tar.gz', the release has none"),
+    "a library of its own": (
+        config(ONNX_MODEL, "output {", f"{LIBRARY}output {{"), "says model_operations: evil.so"),
+    "another file": (
+        config(ONNX_MODEL, "output {", 'default_model_filename: "../1/model.onnx"\noutput {'),
+        "says default_model_filename: '../1/model.onnx', the release has none"),
     "negative threads": (
         config(ONNX_MODEL, THREADS, THREADS.replace('"1"', '"-2"')),
         "parameter intra_op_thread_count is '-2'"),
@@ -276,6 +288,36 @@ def test_what_is_broken_is_refused_before_any_server_starts(repository: Path, ca
     with pytest.raises(ReleaseError) as refusal:
         read_release(repository)
     assert_says(refusal.value, words, repository)
+
+
+def test_any_flipped_bit_and_any_cut_is_refused(repository: Path) -> None:
+    random = np.random.default_rng(5)
+    for name in (ONNX, TORCH, CATALOGUE, USERS):
+        content = (repository / name).read_bytes()
+        for at in random.integers(0, len(content), 25):
+            flipped = bytearray(content)
+            flipped[at] ^= 1 << int(random.integers(8))
+            for broken_content in (bytes(flipped), content[:at]):
+                (repository / name).write_bytes(broken_content)
+                with pytest.raises(ReleaseError, match=f"{Path(name).name} is corrupted"):
+                    read_release(repository)
+        (repository / name).write_bytes(content)
+    assert read_release(repository).version == 2
+
+
+def test_whatever_bytes_an_onnx_file_has_the_search_for_external_data_ends(good: Path) -> None:
+    random, path = np.random.default_rng(6), good.parent / "changed.onnx"
+    content = np.frombuffer((good / ONNX).read_bytes(), np.uint8)
+    refused = 0
+    for _ in range(300):
+        changed = content.copy()
+        changed[random.integers(0, len(changed), 20)] = random.integers(0, 256, 20)
+        path.write_bytes(changed.tobytes())
+        try:
+            external_tensors(path)
+        except ValueError:
+            refused += 1
+    assert refused > 30
 
 
 @pytest.fixture(scope="module")

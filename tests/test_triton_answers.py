@@ -8,7 +8,7 @@ import socket
 import numpy as np
 import pytest
 import toy
-from triton_process import MODELS, SCHEMES, assert_equal, infer, load, three_ports
+from triton_process import MODELS, SCHEMES, assert_equal, at_once, infer, load, three_ports
 from tritonclient.grpc import service_pb2
 
 from client.control import Control
@@ -92,7 +92,7 @@ def test_a_request_that_breaks_the_model_fails_alone(toy_server, model):
     good = toy.batch(1, 16)
     bad = {**good, "history": np.full_like(good["history"], 10**6)}  # beyond the toy's table
 
-    answers, _ = at_once(toy_server, model, [bad if i == 5 else good for i in range(16)])
+    answers, _ = at_once(toy_server.grpc, model, [bad if i == 5 else good for i in range(16)])
     assert isinstance(answers.pop(5), Unavailable)
     for answer in answers:
         assert_equal(answer, toy.eager(good))
@@ -115,7 +115,7 @@ def test_a_model_that_loses_a_row_gives_nobody_the_answer_of_another(toy_server,
     load(toy_server, ("toy_loses",))
     batches = [toy.batch(1, 16, seed=i) for i in range(16)]
     batches[5]["request_time"][:] = -1
-    answers, executions = at_once(toy_server, "toy_loses", batches)
+    answers, executions = at_once(toy_server.grpc, "toy_loses", batches)
     assert isinstance(answers[5], Unavailable)
     assert "answers [0, 0] rows to 1" in answers[5].what
     for i in range(16):
@@ -134,7 +134,7 @@ def test_requests_that_are_refused_cost_their_neighbours_nothing(toy_server, mod
     batches[1]["history_weight"][:] = np.nan
     batches[3]["category_filter"][:] = np.iinfo(np.int64).min
     batches[7] = toy.batch(1, 3 * toy.LIMITS.history, seed=7)  # longer than any bucket
-    answers, executions = at_once(toy_server, model, batches)
+    answers, executions = at_once(toy_server.grpc, model, batches)
     for i in range(48):
         if i % 2 == 0:
             assert isinstance(answers[i], BadInput)
@@ -160,22 +160,6 @@ def test_only_the_outputs_asked_for_come_back(toy_server, model):
             await client.close()
 
     assert [output.name for output in asyncio.run(run()).outputs] == ["score"]
-
-
-def at_once(server, model, batches):
-    """The answer or error to each of `batches`, sent together, and in how many executions."""
-
-    async def run():
-        client = TritonGrpc(server.grpc)
-        async with Control(server.grpc) as control:
-            before = await control.statistics(model, 1)
-            asked = (client.infer(model, 1, batch, timeout_s=20) for batch in batches)
-            answers = await asyncio.gather(*asked, return_exceptions=True)
-            after = await control.statistics(model, 1)
-        await client.close()
-        return answers, after.executions - before.executions
-
-    return asyncio.run(run())
 
 
 # --- refusals

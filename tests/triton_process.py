@@ -15,7 +15,7 @@ import toy
 from ports import free_ports
 
 from client.control import Control
-from client.tensors import connect
+from client.tensors import TritonGrpc, connect
 from serving import tritonserver
 from serving.tritonserver import Ports
 
@@ -84,6 +84,22 @@ def infer(address, model, arrays, version=1, timeout_s=20):
             await client.close()
 
     return asyncio.run(ask())
+
+
+def at_once(address, model, batches):
+    """The answer or error to each of `batches`, sent together, and in how many executions."""
+
+    async def run():
+        client = TritonGrpc(address)
+        async with Control(address) as control:
+            before = await control.statistics(model, 1)
+            asked = (client.infer(model, 1, batch, timeout_s=20) for batch in batches)
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            after = await control.statistics(model, 1)
+        await client.close()
+        return answers, after.executions - before.executions
+
+    return asyncio.run(run())
 
 
 def controlled(server, action):
