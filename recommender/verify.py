@@ -97,8 +97,7 @@ def _check_self_contained(path: Path) -> None:
 
 
 def _check_catalogue(release: Release, path: Path) -> None:
-    table = _table(path, catalogue.SCHEMA)
-    rows = table.select(pl.len()).collect().item()
+    rows = _summary(path, catalogue.SCHEMA, rows=pl.len())["rows"]
     if rows != release.items:
         raise ReleaseError(
             f"{path} has {rows} items, the models of release {release.version} have "
@@ -108,36 +107,39 @@ def _check_catalogue(release: Release, path: Path) -> None:
 
 
 def _check_users(release: Release, path: Path) -> None:
-    width = pl.col("features").list.len()
-    widths = width.unique().sort().implode()
-    item = pl.col("items").list.max().max()
-    row = _table(path, users.SCHEMA).select(widths=widths, item=item).collect().row(0, named=True)
+    seen = _summary(
+        path,
+        users.SCHEMA,
+        widths=pl.col("features").list.len().unique().sort().implode(),
+        item=pl.col("items").list.max().max(),
+    )
     wanted = release.limits.user_features
-    if any(width != wanted for width in row["widths"]):
+    if any(width != wanted for width in seen["widths"]):
         raise ReleaseError(
-            f"{path} has users of {row['widths']} features, release {release.version} has {wanted}",
+            f"{path} has users of {seen['widths']} features, release {release.version} has "
+            f"{wanted}",
             remedy=ANOTHER,
         )
-    if (row["item"] or 0) > release.items:
+    if (seen["item"] or 0) > release.items:
         raise ReleaseError(
-            f"{path} has a history with item {row['item']} of {release.items}", remedy=ANOTHER
+            f"{path} has a history with item {seen['item']} of {release.items}", remedy=ANOTHER
         )
 
 
-def _table(path: Path, schema: dict[str, Any]) -> pl.LazyFrame:
-    """The table in `path`, unread yet; it has at least the columns of `schema`."""
+def _summary(path: Path, schema: dict[str, Any], **wanted: pl.Expr) -> dict[str, Any]:
+    """The values `wanted` of the table in `path`, which has at least the columns of `schema`."""
     if not path.is_file():
         raise ReleaseError(f"{path} is missing", remedy=ANOTHER)
     try:
         table = pl.scan_parquet(path, glob=False)
         columns = dict(table.collect_schema())
-    except (pl.exceptions.PolarsError, OSError) as error:
+        for name, dtype in schema.items():
+            if columns.get(name) != dtype:
+                raise ReleaseError(
+                    f"{path} has column {name} as {columns.get(name)} instead of {dtype}",
+                    remedy=ANOTHER,
+                )
+        return table.select(**wanted).collect().row(0, named=True)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ReleaseError(f"{path} is no table: {reason}", remedy=ANOTHER) from error
-    for name, dtype in schema.items():
-        if columns.get(name) != dtype:
-            raise ReleaseError(
-                f"{path} has column {name} as {columns.get(name)} instead of {dtype}",
-                remedy=ANOTHER,
-            )
-    return table

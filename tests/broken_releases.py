@@ -84,6 +84,15 @@ def flipped(name: str) -> Break:
     return change
 
 
+def overwritten(name: str, part: slice) -> Break:
+    def change(repository: Path) -> None:
+        content = bytearray((repository / name).read_bytes())
+        content[part] = bytes(len(content[part]))
+        (repository / name).write_bytes(content)
+
+    return change
+
+
 def linked(name: str) -> Break:
     """A link in the place of a file or folder, which now lies outside of the repository."""
 

@@ -146,6 +146,8 @@ READ: dict[str, Case] = {
         broken.table(CATALOGUE, lambda items: items.with_columns(item_id=pl.lit(1))),
         f"{CATALOGUE} has column item_id as Int32 instead of String"),
     "sealed: the users are cut short": (sealed(cut(USERS, 500)), f"{USERS} is no table"),
+    "sealed: pages of the users are zeros": (
+        sealed(broken.overwritten(USERS, slice(4, 400))), f"{USERS} is no table"),
     "the users have other columns": (
         broken.table(USERS, lambda users: users.drop("times")), f"{USERS} column times as None"),
     "the users have other features": (
