@@ -20,10 +20,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from recommender import heldout
 from recommender.catalogue import Catalogue
 from recommender.contract import Limits
 from recommender.errors import ReleaseError
 from recommender.features import UserFeatures
+from recommender.heldout import Values
 from recommender.users import Users
 
 INDEX = "releases.json"
@@ -60,6 +62,10 @@ class Release:
         return Catalogue.read(self.home)
 
     @cached_property
+    def held_out(self) -> Values:
+        return heldout.read(self.home)
+
+    @cached_property
     def users(self) -> Users:
         return Users.read(self.home)
 
@@ -82,9 +88,11 @@ class Release:
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """releases.json: the versions that exist and the one that serves (None before the first)."""
+    """releases.json: the versions that exist, the one that serves (None before the first), and
+    the one that served before it, which a rollback goes back to."""
 
     serving: int | None
+    previous: int | None = None
     releases: Mapping[int, str]  # version -> path of its release.json below the repository
 
 
@@ -98,7 +106,7 @@ def read_index(repository: Path) -> Index:
         )
     raw = _read_json(path)
     releases = {int(version): str(home) for version, home in raw["releases"].items()}
-    return Index(serving=raw["serving"], releases=releases)
+    return Index(serving=raw["serving"], previous=raw.get("previous"), releases=releases)
 
 
 def read_release(repository: Path, version: int | None = None, *, verify: bool = True) -> Release:
