@@ -20,12 +20,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recommender import heldout
 from recommender.catalogue import Catalogue
 from recommender.contract import Limits
 from recommender.errors import ReleaseError
 from recommender.features import UserFeatures
-from recommender.heldout import Values
 from recommender.users import Users
 
 INDEX = "releases.json"
@@ -60,10 +58,6 @@ class Release:
     @cached_property
     def catalogue(self) -> Catalogue:
         return Catalogue.read(self.home)
-
-    @cached_property
-    def held_out(self) -> Values:
-        return heldout.read(self.home)
 
     @cached_property
     def users(self) -> Users:

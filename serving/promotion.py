@@ -74,7 +74,8 @@ def rollback(repository: Path, *, say: Say = lambda _: None) -> int:
 def gate(new: Release, old: Release, accept_worse: bool, say: Say) -> None:
     """Raise ReleaseError where `new` is clearly worse on its held-out questions than `old`."""
     same = new.details["data"] == old.details["data"]
-    found = heldout.difference(new.held_out, old.held_out, same_questions=same)
+    values = (heldout.read(release.home) for release in (new, old))
+    found = heldout.difference(*values, same_questions=same)
     if found is None:
         say(f"release {new.version} or {old.version} has no held-out figures to compare")
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -110,22 +109,30 @@ def loaded(stack: Stack, version: int) -> bool:
     return httpx.get(f"{url}/v2/models/{MODEL}/versions/{version}/ready").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("loads", "turns"), [(2, 4), pytest.param(50, 9, marks=pytest.mark.faults)]
+)
 def test_switches_under_load_fail_nobody_and_never_mix_releases(
-    stack: Stack, repository: Path
+    stack: Stack, repository: Path, loads: int, turns: int
 ) -> None:
+    """`loads` times the other release is loaded for its turn, after which both are there and take
+    `turns` turns, until the one that does not serve has been put away."""
+    promote(repository, 1)
     with Callers(stack.url, users=300) as callers:
-        for switch in range(12):
-            promote(repository, 2 - switch % 2, accept_worse=True)
-            time.sleep(0.1)
-        promote(repository, 1)
-        wait_until(lambda: not loaded(stack, 2), "release 2 is not put away")
-        promote(repository, 2)
-        assert loaded(stack, 1), "the release before is there until its requests have ended"
-        wait_until(lambda: not loaded(stack, 1), "release 1 is not put away")
-        assert rollback(repository) == 1
+        for load in range(loads):
+            there, other = 1 + load % 2, 2 - load % 2
+            wait_until(lambda gone=other: not loaded(stack, gone), "it is not put away")
+            promote(repository, other)
+            assert loaded(stack, there), "it is there until its requests have ended"
+            for turn in range(turns):
+                if turn % 2:
+                    promote(repository, other)
+                else:
+                    assert rollback(repository) == there
+            promote(repository, other)
     assert not callers.wrong, callers.wrong[0]
     assert min(callers.seen[1], callers.seen[2]) > 20
-    assert read_index(repository).serving == 1
+    assert read_index(repository).serving == 1 + loads % 2
 
 
 def test_what_serves_is_told(stack: Stack, repository: Path) -> None:
