@@ -10,7 +10,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test lint bench-graph constraints configs clean
+.PHONY: install up test test-faults lint bench-graph constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -34,6 +34,10 @@ up: install
 
 test: lint
 	$(BIN)/pytest
+
+# What make test does a few times, hundreds of times: kills, promotions under load.
+test-faults: install
+	$(BIN)/pytest -m faults --timeout 1800
 
 # The exported graph alone in ONNX Runtime; REPOSITORY holds a release (default: make up's).
 REPOSITORY ?= model_repository

@@ -19,7 +19,7 @@ from bento.metrics import Metrics
 from bento.schemas import PopularRequest, RecommendRequest, window
 from bento.settings import Settings
 from client.join import Joiner
-from client.service import Answer, Item
+from client.service import Answer, Item, Served
 from client.tensors import Triton
 from recommender.contract import Array
 from recommender.errors import NotFound, RecserveError, Unavailable
@@ -49,7 +49,17 @@ class Answering:
     def __post_init__(self) -> None:
         self._default_model = self._known(self.settings.model or self.release.models[0])
         self._joiner = Joiner(self.triton, max_rows=self.release.limits.max_batch_size)
-        self.metrics.release.set(self.release.version)
+
+    def served(self) -> Served:
+        """As of now, when it begins to answer."""
+        return Served(
+            release=self.release.version,
+            family=self.release.family,
+            models=list(self.release.models),
+            created=self.release.details.get("created"),
+            variant=VARIANT,
+            since=time.time(),
+        )
 
     async def recommend(self, asked: RecommendRequest, request_id: str) -> Answer:
         """Raises BadInput for a part beyond K, NotFound for a model the release lacks."""

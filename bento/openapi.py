@@ -28,6 +28,7 @@ GETS = {
         "text/plain",
         ("503",),
     ),
+    "/v1/release": ("The release that answers now.", "application/json", ()),
     "/metrics": ("Metrics in Prometheus' text format.", "text/plain", ()),
     "/docs.json": ("This description.", "application/json", ()),
 }
@@ -89,7 +90,7 @@ def _get(path: str) -> dict[str, Any]:
         "200": {"description": "Yes.", "content": {content_type: {"schema": shape}}}
     }
     responses |= {status: {"description": "Not yet."} for status in others}
-    name = path.strip("/").removesuffix(".json")
+    name = path.rpartition("/")[2].removesuffix(".json")
     return {"summary": summary, "operationId": name, "responses": responses}
 
 

@@ -22,6 +22,7 @@ from bentoml.exceptions import BentoMLException
 from bento import openapi
 from bento.answering import Answering
 from bento.app import BODY_S, App, Handler, Route
+from bento.follow import Follower
 from bento.metrics import CONTENT_TYPE, Metrics
 from bento.schemas import PopularRequest, RecommendRequest, decode
 from bento.settings import MAX_DEADLINE_MS, Settings
@@ -35,10 +36,11 @@ APP = App(METRICS)
 T = TypeVar("T")
 
 
-def start() -> Answering:
-    """Read the settings and the release they name; raises RecserveError."""
+def start(version: int | None = None) -> Answering:
+    """Read the settings and release `version` (default: the one that serves); raises
+    RecserveError."""
     settings = Settings.from_environment()
-    release = read_release(settings.repository)
+    release = read_release(settings.repository, version)
     _ = release.catalogue.category_words_table, release.catalogue.by_popularity, release.users
     return Answering(
         settings=settings, release=release, triton=connect(settings.triton), metrics=METRICS
@@ -52,15 +54,27 @@ def routes(answering: Answering) -> Mapping[str, Route]:
     async def describe(_: bytes, __: str) -> bytes:
         return docs
 
+    served = msgspec.json.encode(answering.served())
+
+    async def tell(_: bytes, __: str) -> bytes:
+        return served
+
     async def measure(_: bytes, __: str) -> bytes:
         return METRICS.text()
 
     return {
         "/v1/recommend": _post(RecommendRequest, answering.recommend),
         "/v1/popular": _post(PopularRequest, answering.popular),
+        "/v1/release": Route(method="GET", handler=tell),
         "/docs.json": Route(method="GET", handler=describe),
         "/metrics": Route(method="GET", handler=measure, content_type=CONTENT_TYPE.encode()),
     }
+
+
+def serve(answering: Answering) -> None:
+    """From now on. One assignment: no request sees half of two releases."""
+    METRICS.release.set(answering.release.version)
+    APP.routes = routes(answering)
 
 
 def _post(body: type[T], answer: Callable[[T, str], Awaitable[Answer]]) -> Route:
@@ -100,9 +114,8 @@ class Recserve:
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def begin(self) -> None:
-        self.answering = start()
-        APP.routes = routes(self.answering)
-        self.probe = asyncio.create_task(self.answering.become_ready())
+        self.follower = Follower(start(), start, serve)
+        self.following = asyncio.create_task(self.follower.run())
         # What is loaded stays: the collector need not walk through it again, and
         # its full passes were most of the slowest answers.
         gc.collect()
@@ -111,10 +124,10 @@ class Recserve:
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def end(self) -> None:
-        self.probe.cancel()
+        self.following.cancel()
         with suppress(asyncio.CancelledError):
-            await self.probe
-        await self.answering.close()
+            await self.following
+        await self.follower.close()
 
     async def __is_ready__(self) -> bool:
-        return self.answering.ready
+        return self.follower.current.ready

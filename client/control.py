@@ -83,9 +83,16 @@ class Control:
 
     async def versions(self, model: str) -> list[int]:
         """Versions of `model` that answer now, oldest first."""
+        return (await self.loaded()).get(model, [])
+
+    async def loaded(self) -> dict[str, list[int]]:
+        """Every model that answers now, with its versions, oldest first."""
         request = service_pb2.RepositoryIndexRequest(ready=True)
         response = await self.tensors.call("RepositoryIndex", request, timeout_s=5)
-        return sorted(int(one.version) for one in response.models if one.name == model)
+        found: dict[str, list[int]] = {}
+        for one in response.models:
+            found.setdefault(one.name, []).append(int(one.version))
+        return {model: sorted(versions) for model, versions in found.items()}
 
     async def statistics(self, model: str, version: int) -> Statistics:
         """Raises NotFound where that version is not loaded."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 import httpx
 import msgspec
@@ -22,6 +22,7 @@ import msgspec
 from recommender.errors import BadInput, NotFound, RecserveError, Unavailable
 
 URL = "http://127.0.0.1:3000"
+T = TypeVar("T")
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -44,6 +45,17 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     fallback: bool  # True: popular items, because Triton was away or too slow
     ignored: list[str]  # ids, categories and user columns the release does not know
     request_id: str
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """What answers at an address."""
+
+    release: int
+    family: str
+    models: list[str]  # the first one answers where a request names none
+    created: str | None  # ISO 8601
+    variant: str
+    since: float  # unix seconds: answers with this release from then on
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +122,11 @@ class RecserveClient:
         """The most popular items of the release."""
         return self._post("/v1/popular", body)
 
+    def release(self) -> Served:
+        """The release that answers now."""
+        with _Failures(self.url):
+            return _decoded(self._http.get("/v1/release"), Served)
+
     def ready(self) -> bool:
         """Has the service loaded its catalogue and heard from Triton once?"""
         with _Failures(self.url):
@@ -117,7 +134,7 @@ class RecserveClient:
 
     def _post(self, path: str, body: object) -> Answer:
         with _Failures(self.url):
-            return _answer(self._http.post(path, content=msgspec.json.encode(body)))
+            return _decoded(self._http.post(path, content=msgspec.json.encode(body)), Answer)
 
     def close(self) -> None:
         self._http.close()
@@ -145,6 +162,11 @@ class AsyncRecserveClient:
         """The most popular items of the release."""
         return await self._post("/v1/popular", body)
 
+    async def release(self) -> Served:
+        """The release that answers now."""
+        with _Failures(self.url):
+            return _decoded(await self._http.get("/v1/release"), Served)
+
     async def ready(self) -> bool:
         """Has the service loaded its catalogue and heard from Triton once?"""
         with _Failures(self.url):
@@ -152,7 +174,7 @@ class AsyncRecserveClient:
 
     async def _post(self, path: str, body: object) -> Answer:
         with _Failures(self.url):
-            return _answer(await self._http.post(path, content=msgspec.json.encode(body)))
+            return _decoded(await self._http.post(path, content=msgspec.json.encode(body)), Answer)
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -164,9 +186,9 @@ class AsyncRecserveClient:
         await self.close()
 
 
-def _answer(response: httpx.Response) -> Answer:
+def _decoded(response: httpx.Response, wanted: type[T]) -> T:
     if response.is_success:
-        return msgspec.json.decode(response.content, type=Answer)
+        return msgspec.json.decode(response.content, type=wanted)
     kind = {400: BadInput, 404: NotFound, 413: BadInput}.get(response.status_code, Unavailable)
     try:
         fault = msgspec.json.decode(response.content, type=Refusal).error

@@ -1,39 +1,34 @@
 """A run -> release N of a model repository. Files only: no server is asked or told.
 
-    <model>/.tmp-N/      staging, invisible to Triton
-    <model>/N/           renamed from staging once everything in it is checked
-    releases.json        replaced last: the one commit point (see recommender/release.py)
-
-Whatever happens before the last step leaves folders that nothing names: Triton is
-asked for exact versions only, and `gc` removes them.
+<model>/.tmp-N/      staging, invisible to Triton
+<model>/N/           renamed from staging once everything in it is checked
+releases.json        replaced last (index.py): until then nobody sees the release
 """
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from export import to_onnx, to_torchscript
+from export import golden, to_onnx, to_torchscript
+from export.index import STAGING, index_of, locked, next_version, sync, write, write_index
 from export.parity import Parity, check_parity
 from export.triton_config import backend_of, config_text
+from recommender import heldout
 from recommender import release as reading
 from recommender.contract import Limits, model_names
 from recommender.errors import ReleaseError
-from recommender.release import Index, read_index, read_release
+from recommender.release import Index, read_release
 from recommender.runs import Run
 from recommender.verify import sha256
 
 CONFIG = "config.pbtxt"
-_STAGING = ".tmp-"
-_LOCK = ".lock"
+_WAIT_S = 2.0  # for whoever puts away an old release; not for another export
 
 
 def publish(run: Run, repository: Path) -> int:
@@ -43,29 +38,29 @@ def publish(run: Run, repository: Path) -> int:
     the limits are not those of the releases that are there.
     """
     repository.mkdir(parents=True, exist_ok=True)
-    with _locked(repository):
-        index = _index(repository)
+    with locked(repository, wait_s=_WAIT_S):
+        index = index_of(repository)
         limits = run.blueprint.limits
         models = model_names(run.blueprint.family)
         _check_limits(repository, index, limits, models)
-        version = _next_version(repository, index)
-        staged = {model: repository / model / f"{_STAGING}{version}" for model in models}
+        version = next_version(repository, index)
+        staged = {model: repository / model / f"{STAGING}{version}" for model in models}
         try:
             for folder in staged.values():
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(parents=True)
             _stage(run, staged, version)
             for model in models:
-                _write(repository / model / CONFIG, config_text(model, backend_of(model), limits))
+                write(repository / model / CONFIG, config_text(model, backend_of(model), limits))
             for folder in staged.values():
-                _sync(folder)
+                sync(folder)
                 folder.rename(folder.parent / str(version))
         finally:
             for folder in staged.values():
                 shutil.rmtree(folder, ignore_errors=True)
         releases = {**index.releases, version: f"{models[0]}/{version}/{reading.FILE}"}
         serving = version if index.serving is None else index.serving
-        write_index(repository, Index(serving=serving, releases=releases))
+        write_index(repository, Index(serving=serving, previous=index.previous, releases=releases))
     return version
 
 
@@ -88,15 +83,24 @@ def _stage(run: Run, staged: Mapping[str, Path], version: int) -> None:
         clock=blueprint.clock,
         users=run.users,
     )
+    golden.write(
+        run.graph,
+        home,
+        limits=blueprint.limits,
+        items=blueprint.items,
+        clock=blueprint.clock,
+        users=run.users,
+    )
     blueprint.catalogue.write(home)
     run.users.write(home)
+    heldout.write(run.held_out, home)
     files = {
         f"{model}/{version}/{path.name}": sha256(path)
         for model, folder in staged.items()
         for path in sorted(folder.iterdir())
     }
     content = _content(run, version, list(staged), parity, files)
-    _write(home / reading.FILE, json.dumps(content, indent=2) + "\n")
+    write(home / reading.FILE, json.dumps(content, indent=2) + "\n")
 
 
 def _content(
@@ -127,48 +131,6 @@ def _content(
     }
 
 
-def write_index(repository: Path, index: Index) -> None:
-    """Replace releases.json, by rename."""
-    content = {
-        "schema": reading.SCHEMA,
-        "serving": index.serving,
-        "releases": {str(v): path for v, path in sorted(index.releases.items())},
-    }
-    _write(repository / reading.INDEX, json.dumps(content, indent=2) + "\n")
-
-
-def promote(repository: Path, version: int) -> None:
-    """Let `version` be the release that serves, from the next start of the servers on.
-
-    Raises ReleaseError, and changes nothing, where it is unknown or not whole.
-    """
-    with _locked(repository):
-        read_release(repository, version)
-        index = read_index(repository)
-        write_index(repository, Index(serving=version, releases=index.releases))
-
-
-def gc(repository: Path) -> list[Path]:
-    """Remove version folders and staging that releases.json does not name; what was removed."""
-    with _locked(repository):
-        named = {
-            repository / path
-            for version in read_index(repository).releases
-            for path in read_release(repository, version, verify=False).files
-        }
-        kept = {path.parent for path in named}
-        removed = [f for f in _version_folders(repository) if f not in kept]
-        for folder in removed:
-            shutil.rmtree(folder)
-    return removed
-
-
-def _index(repository: Path) -> Index:
-    if not (repository / reading.INDEX).exists():
-        return Index(serving=None, releases={})
-    return read_index(repository)
-
-
 def _check_limits(repository: Path, index: Index, limits: Limits, models: tuple[str, ...]) -> None:
     """A model's releases share one config.pbtxt, so its limits cannot change under them."""
     for version in index.releases:
@@ -178,57 +140,3 @@ def _check_limits(repository: Path, index: Index, limits: Limits, models: tuple[
                 f"the run's limits {limits} are not those of release {version}, {other.limits}",
                 remedy="Export into a new --repository.",
             )
-
-
-def _next_version(repository: Path, index: Index) -> int:
-    """Above every release and every leftover: a number is never used twice."""
-    numbers = [int(f.name.removeprefix(_STAGING)) for f in _version_folders(repository)]
-    return max([*numbers, *index.releases], default=0) + 1
-
-
-def _version_folders(repository: Path) -> list[Path]:
-    return [
-        folder
-        for folder in sorted(repository.glob("*/*"))
-        if folder.is_dir() and folder.name.removeprefix(_STAGING).isdecimal()
-    ]
-
-
-@contextmanager
-def _locked(repository: Path) -> Iterator[None]:
-    """One writer at a time; the lock goes with the process, so none is ever left behind."""
-    with (repository / _LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ReleaseError(
-                f"{repository} is being written by another process",
-                remedy="Wait until it has ended.",
-            ) from error
-        yield
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all, also after a power cut."""
-    unfinished = path.with_name(f".{path.name}.tmp")
-    with unfinished.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -146,7 +146,8 @@ def adapt(
     progress("build without the newest events", 0, 3)
     first = _built(build, blueprint, dataset, rest)
     items, _ = rank(blueprint.graph(first), requests(queries, rest), blueprint.limits)
-    figures = judge(items, queries, len(blueprint.catalogue)).to_json()
+    judged = judge(items, queries, len(blueprint.catalogue))
+    figures = judged.to_json()
     progress("build with every event", 1, 3)
     scorer = _built(build, blueprint, dataset, users)
     elsewhere = _same_parameters(first, scorer)
@@ -156,6 +157,7 @@ def adapt(
         blueprint,
         blueprint.graph(scorer),
         metrics={} if elsewhere else figures,
+        held_out={} if elsewhere else judged.by_user(users.user_ids),
         details={
             "adapted": True,
             "trained_elsewhere": elsewhere,

@@ -70,4 +70,5 @@ def chance(queries: Sequence[Query], candidates: int) -> Judged:
             f"mrr@{cutoff}": ((before - missed) / (rank + 1)).sum(axis=1),
         }
         coverage[f"coverage@{cutoff}"] = 1 - (1 - k / candidates) ** len(wanted)
-    return Judged(values=values, coverage=coverage)
+    users = np.array([q.user for q in queries], np.int64)
+    return Judged(values=values, coverage=coverage, users=users)

@@ -59,10 +59,18 @@ class Judged:
 
     values: Mapping[str, Array]
     coverage: Mapping[str, float]
+    users: Array  # [Q] int64, rows of those who asked
 
     def part(self, rows: Array) -> Judged:
         """The same for some of the queries (coverage left out: it belongs to the whole)."""
-        return Judged(values={k: v[rows] for k, v in self.values.items()}, coverage={})
+        return Judged(
+            values={k: v[rows] for k, v in self.values.items()}, coverage={}, users=self.users[rows]
+        )
+
+    def by_user(self, user_ids: Sequence[str]) -> dict[str, float]:
+        """NDCG@10 by id; `user_ids` are those of all rows, each of which asked once at most."""
+        ids = [user_ids[row] for row in self.users]
+        return dict(zip(ids, self.values["ndcg@10"].tolist(), strict=True))
 
     def to_json(self) -> dict[str, Any]:
         """{"ndcg@10": {"mean": ..., "half": ...}, ..., "coverage@10": {"mean": ...}}"""
@@ -79,4 +87,5 @@ def judge(items: Array, queries: Sequence[Query], catalogue_size: int) -> Judged
     return Judged(
         values=values,
         coverage={f"coverage@{k}": coverage(items, k, catalogue_size) for k in CUTOFFS},
+        users=np.array([q.user for q in queries], np.int64),
     )

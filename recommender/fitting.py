@@ -24,6 +24,7 @@ from recommender.config import TrainingConfig
 from recommender.data.split import Query, cuts, newest, strangers
 from recommender.data.timing import REAL
 from recommender.errors import DataError
+from recommender.heldout import Values
 from recommender.mixing import (
     Moment,
     check_finite,
@@ -51,6 +52,7 @@ _STRANGERS = 1000  # users who ask with their history hidden, at most
 class Fitted:
     graph: Graph
     metrics: Mapping[str, Any]  # of the held-out part
+    held_out: Values  # the same, user by user
     details: Mapping[str, Any]
 
 
@@ -70,7 +72,12 @@ def fit(
     rest, queries = _held_out(blueprint, users)
     held_out = judged_by(blueprint, fit_scorer(blueprint, rest), _last(queries), rest)
     scorer = fit_scorer(blueprint, users)
-    return Fitted(graph=blueprint.graph(scorer), metrics=held_out.to_json(), details={})
+    return Fitted(
+        graph=blueprint.graph(scorer),
+        metrics=held_out.to_json(),
+        held_out=held_out.by_user(users.user_ids),
+        details={},
+    )
 
 
 def _held_out(blueprint: Blueprint, users: Users) -> tuple[Users, Sequence[Query]]:
@@ -113,6 +120,7 @@ def _fit_deep(
     return Fitted(
         graph=blueprint.graph(blueprint.deep(users, encoder, mixer)),
         metrics=held_out.to_json(),
+        held_out=held_out.by_user(users.user_ids),
         details={"epochs": epochs, "curve": [round(s, 5) for s in curve], **paid},
     )
 

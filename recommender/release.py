@@ -69,9 +69,11 @@ class Release:
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """releases.json: the versions that exist and the one that serves (None before the first)."""
+    """releases.json: the versions that exist, the one that serves (None before the first), and
+    the one that served before it, which a rollback goes back to."""
 
     serving: int | None
+    previous: int | None = None
     releases: Mapping[int, str]  # version -> path of its release.json below the repository
 
 
@@ -93,6 +95,7 @@ def read_index(repository: Path) -> Index:
             )
     return Index(
         serving=_taken(path, raw, "serving", int, type(None)),
+        previous=_taken(path, {"previous": None, **raw}, "previous", int, type(None)),
         releases={int(number): home for number, home in numbers.items()},
     )
 

@@ -28,12 +28,14 @@ import polars as pl
 import scipy.sparse as sp
 import torch
 
+from recommender import heldout
 from recommender.catalogue import Catalogue
 from recommender.config import Config, from_json, to_json
 from recommender.contract import Limits
 from recommender.data.content import ContentSpace
 from recommender.errors import RunError
 from recommender.features import UserFeatures
+from recommender.heldout import Values
 from recommender.models import exported
 from recommender.models.exported import Exported
 from recommender.models.families import Blueprint, load_graph
@@ -60,6 +62,7 @@ class Run:
     mean_rating: float | None
     digest: str  # of the data it was trained on
     metrics: Mapping[str, Any]  # of the held-out part
+    held_out: Values  # the same, user by user; empty where nothing was held out
     details: Mapping[str, Any]  # epochs, seconds, library versions
 
 
@@ -116,6 +119,7 @@ def write(run: Run, folder: Path) -> None:
     blueprint = run.blueprint
     blueprint.catalogue.write(folder)
     run.users.write(folder)
+    heldout.write(run.held_out, folder)
     sp.save_npz(folder / CONTENT, blueprint.content)
     (folder / SPACE).write_text(json.dumps(run.content_space.to_json()))
     if isinstance(run.graph.scorer, Exported):
@@ -177,7 +181,7 @@ def read(folder: Path) -> Run:
             repurchase=raw["repurchase"],
             time_kind=raw["time_kind"],
         )
-        users = Users.read(folder)
+        users, held_out = Users.read(folder), heldout.read(folder)
         graph = _graph(folder, blueprint)
     except _BROKEN as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -191,6 +195,7 @@ def read(folder: Path) -> Run:
         mean_rating=raw["mean_rating"],
         digest=raw["data"],
         metrics=raw["metrics"],
+        held_out=held_out,
         details=raw["details"],
     )
 

@@ -14,6 +14,7 @@ from recommender.contract import Limits, exclude_size
 from recommender.data.dataset import Dataset
 from recommender.errors import BadInput, DataError, shown
 from recommender.fitting import fit
+from recommender.heldout import NOTHING, Values
 from recommender.models.families import FAMILIES, Blueprint
 from recommender.models.graph import Graph
 from recommender.models.learn import Progress, silent
@@ -85,7 +86,15 @@ def fit_run(
     started = time.monotonic()
     fitted = fit(blueprint, users, checkpoints=checkpoints, progress=progress)
     details = {**fitted.details, "seconds": round(time.monotonic() - started, 1)}
-    return run_of(dataset, users, blueprint, fitted.graph, metrics=fitted.metrics, details=details)
+    return run_of(
+        dataset,
+        users,
+        blueprint,
+        fitted.graph,
+        metrics=fitted.metrics,
+        held_out=fitted.held_out,
+        details=details,
+    )
 
 
 def run_of(
@@ -96,6 +105,7 @@ def run_of(
     *,
     metrics: Mapping[str, Any],
     details: Mapping[str, Any],
+    held_out: Values = NOTHING,
 ) -> Run:
     """A model of `users`, some rows of `dataset`, with all that serving it takes."""
     return Run(
@@ -107,6 +117,7 @@ def run_of(
         mean_rating=dataset.mean_rating,
         digest=dataset.digest,
         metrics=metrics,
+        held_out=held_out,
         details=details,
     )
 

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from recommender.errors import BadInput, RecserveError
-from serving.commands import adapt, ask, batch, data, export, load, machine, training
+from serving.commands import adapt, ask, batch, data, export, load, machine, releases, training
 from serving.commands import explain as explaining  # explain() below is of errors
 from serving.commands import tune as tuning
 
@@ -41,7 +41,7 @@ app.command()(tuning.tune)
 app.command()(batch.batch)
 app.command()(explaining.explain)
 app.command()(export.export)
-app.add_typer(training.releases, name="releases")
+app.add_typer(releases.releases, name="releases")
 app.command()(machine.serve)
 app.command()(ask.recommend)
 app.command()(load.load)

@@ -16,10 +16,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from recommender.errors import MachineError, RecserveError, Unavailable
 from recommender.release import Release, read_release
 from serving import doctor, processes, tritonserver
+from serving.keeper import Keeper
+from serving.running import Running, announced
 from serving.tritonserver import Ports
 
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent  # where `bento.service` is importable from
@@ -28,6 +31,7 @@ READY_TIMEOUT_S = 120.0
 STARTUP_FAILED = b"Application startup failed"  # uvicorn's words
 STOP_BENTO_S = 3.0  # together with Triton's and the sweep's: gone within 10 s of the signal
 STOP_TRITON_S = 3.5
+Servers = dict[str, tuple["subprocess.Popen[bytes]", Path]]  # each with its log
 TRITON_HOST = "127.0.0.1"  # always: this Triton has holes that only newer containers closed
 
 
@@ -91,19 +95,36 @@ def _run(
                 )
             _wait_ready(host, port, servers)
             print(f"Release {release.version} is served at {address(host, port)}", flush=True)
-            if on_ready is not None:
-                on_ready()
-            while True:
-                _check_alive(servers)
-                if dead := tritonserver.dead_models(release, triton):
-                    with supervision.by_killing(triton):
-                        tritonserver.revive(release, dead, ports, host=TRITON_HOST)
-                    print(f"Loaded again, its process had died: {', '.join(dead)}", flush=True)
-                time.sleep(0.5)
+            here = Running(triton=f"{TRITON_HOST}:{ports.grpc}", url=address(host, port))
+            with announced(release.repository, port, here):
+                if on_ready is not None:
+                    on_ready()
+                _watch(supervision, release, here, triton, servers)
         finally:
             processes.stop(bento, STOP_BENTO_S)
     finally:
         tritonserver.stop(triton, STOP_TRITON_S)
+
+
+def _watch(
+    supervision: processes.Supervision,
+    release: Release,
+    here: Running,
+    triton: subprocess.Popen[bytes],
+    servers: Servers,
+) -> NoReturn:
+    """Load again what has died, and put away what no longer serves."""
+    keeper = Keeper(here, release)
+    while True:
+        _check_alive(servers)
+        release = keeper.release
+        if dead := tritonserver.dead_models(release, triton):
+            with supervision.by_killing(triton):
+                tritonserver.revive(release, dead, here.triton)
+            print(f"Loaded again, its process had died: {', '.join(dead)}", flush=True)
+        with supervision.by_killing(triton):
+            keeper.look()
+        time.sleep(0.5)
 
 
 def check_machine(host: str, ports: Ports, port: int) -> None:
@@ -144,9 +165,6 @@ def address(host: str, port: int) -> str:
 def _reachable(host: str) -> str:
     """The address to reach a server that binds `host`: a wildcard is no address."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
-Servers = dict[str, tuple["subprocess.Popen[bytes]", Path]]
 
 
 def _wait_ready(host: str, port: int, servers: Servers) -> None:

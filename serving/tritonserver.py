@@ -86,11 +86,9 @@ def dead_models(release: Release, process: subprocess.Popen[bytes]) -> tuple[str
     return tuple(m for m in release.models if f"/{m}/{release.version}/" not in running)
 
 
-def revive(
-    release: Release, models: tuple[str, ...], ports: Ports, *, host: str = "127.0.0.1"
-) -> None:
-    """Load these dead models of `release` again."""
-    asyncio.run(_reload(release, models, _address(host, ports)))
+def revive(release: Release, models: tuple[str, ...], address: str) -> None:
+    """Load these dead models of `release` again; `address` is host:port of gRPC."""
+    asyncio.run(_reload(release, models, address))
 
 
 def stop(process: subprocess.Popen[bytes], timeout_s: float = EXIT_TIMEOUT_S + 3) -> None:
@@ -175,11 +173,12 @@ async def _load(release: Release, address: str) -> None:
     async with Control(address) as triton:
         while not await triton.tensors.live():
             await asyncio.sleep(0.05)
-        loads = (_load_model(triton, release, m, [release.version]) for m in release.models)
+        loads = (load_model(triton, release, m, [release.version]) for m in release.models)
         await asyncio.gather(*loads)
 
 
-async def _load_model(triton: Control, release: Release, model: str, versions: list[int]) -> None:
+async def load_model(triton: Control, release: Release, model: str, versions: list[int]) -> None:
+    """Have exactly `versions` of a model of `release` loaded, and answering."""
     config = check_config(release.repository / model / "config.pbtxt", model, release.limits)
     cpu_only = {b: "KIND_CPU" for b in wheel.CUDA_LIBRARIES if not wheel.has_cuda(b)}
     await triton.load(model, versions, config, automatic=cpu_only)
@@ -193,7 +192,7 @@ async def _reload(release: Release, models: Iterable[str], address: str) -> None
         for model in models:
             versions = await triton.versions(model) or [release.version]
             await triton.unload(model)  # a load alone finds nothing changed and does nothing
-            await _load_model(triton, release, model, versions)
+            await load_model(triton, release, model, versions)
 
 
 def _last_error(log: Path | None) -> str:

@@ -11,10 +11,10 @@ import onnx
 import pytest
 import torch
 
-from export import releases
 from export.committed import configs
+from export.index import gc, locked
 from export.parity import check_parity, compare
-from export.releases import gc, publish
+from export.releases import publish
 from export.triton_config import backend_of, config_text
 from recommender import config
 from recommender.contract import RECOMMENDER_ONNX, RECOMMENDER_TORCHSCRIPT
@@ -23,6 +23,7 @@ from recommender.errors import ReleaseError
 from recommender.release import read_index, read_release
 from recommender.runs import Run
 from recommender.train import blueprint_of, fit_run
+from serving.promotion import promote
 
 ROOT = Path(__file__).parent.parent
 
@@ -80,12 +81,12 @@ def test_a_promoted_release_serves_and_a_broken_one_is_refused(
 ) -> None:
     for _ in range(3):
         publish(popularity, tmp_path)
-    releases.promote(tmp_path, 2)
+    promote(tmp_path, 2)
     assert read_release(tmp_path).version == 2
     (tmp_path / "popularity_onnx" / "3" / "model.onnx").write_bytes(b"broken")
     for version, reason in ((3, "corrupted"), (7, "not in")):
         with pytest.raises(ReleaseError, match=reason):
-            releases.promote(tmp_path, version)
+            promote(tmp_path, version)
     assert read_release(tmp_path).version == 2
 
 
@@ -116,7 +117,7 @@ def test_an_interrupted_export_leaves_the_release_before_it(
 
 def test_two_exports_at_once_do_not_mix(popularity: Run, tmp_path: Path) -> None:
     with (
-        releases._locked(tmp_path),
+        locked(tmp_path),
         pytest.raises(ReleaseError, match="being written by another process"),
     ):
         publish(popularity, tmp_path)
@@ -133,7 +134,7 @@ def test_a_killed_export_holds_no_lock(popularity: Run, tmp_path: Path) -> None:
 def _die_locked(folder: Path) -> None:
     import os
 
-    with releases._locked(folder):
+    with locked(folder):
         os._exit(9)
 
 

@@ -14,7 +14,7 @@ from known_server import Behaviour, Reply, answering, write_release
 from served import Stack, serving
 
 from client.answers import Question, answers
-from export.releases import promote, publish
+from export.releases import publish
 from recommender import config, protocols, runs
 from recommender.contract import Array
 from recommender.data.dataset import load
@@ -23,6 +23,7 @@ from recommender.errors import Unavailable
 from recommender.features import Request
 from recommender.release import Release, read_release
 from serving.cli import run as recserve
+from serving.promotion import promote
 
 TARGETS = ("grpc", "http", "url")  # of a Stack: Triton by gRPC, Triton by HTTP, Bento
 

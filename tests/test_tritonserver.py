@@ -39,7 +39,7 @@ def test_a_model_whose_process_died_is_loaded_again(toy_server):
     wait_until(lambda: gone(pid), "the stub lives")
     dead = tritonserver.dead_models(release, toy_server.process)
     assert dead == ("toy_onnx",)
-    tritonserver.revive(release, dead, toy_server.ports)
+    tritonserver.revive(release, dead, toy_server.grpc)
     arrays = toy.batch(2, 16)
     assert_equal(infer(toy_server.address("grpc"), "toy_onnx", arrays), toy.eager(arrays))
 

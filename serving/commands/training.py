@@ -1,9 +1,9 @@
-"""`recserve train`, `evaluate` and `releases`: from data to runs, and what became of them."""
+"""`recserve train` and `evaluate`: from data to runs, and how good they are."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,6 @@ from serving.commands.options import (
     Folder,
     Json,
     Preset,
-    Repository,
     Resume,
     Settings,
     load,
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 COMPARED = "deep,ease,item-knn,content,popularity"
 NEW_ITEMS = "deep,content"  # compared where the items are new: to others all of them are alike
-
-releases = typer.Typer(help="The releases of a model repository.", no_args_is_help=True)
 
 
 def train(
@@ -182,71 +179,3 @@ def _through(
             f"differ by up to {found.agreement[wrong[0]].largest_figure_difference:.4f}",
             remedy=f"Export the run of {wrong[0]} again and serve that release from {repository}.",
         )
-
-
-@releases.command("list")
-def list_releases(repository: Repository = Path("model_repository"), json: Json = False) -> None:
-    """Name every release, its models and its held-out NDCG@10.
-
-    Example: recserve releases list
-    """
-    from json import dumps
-
-    from rich.console import Console
-    from rich.table import Table
-
-    from recommender.release import read_index, read_release
-
-    index = read_index(repository)
-    found = [read_release(repository, v, verify=False) for v in sorted(index.releases)]
-    rows: list[dict[str, Any]] = [
-        {
-            "release": r.version,
-            "serving": r.version == index.serving,
-            "created": r.details["created"],
-            "family": r.family,
-            "models": list(r.models),
-            # None: an adapted model, trained elsewhere on rows that nobody held out
-            "ndcg@10": r.details["metrics"].get("ndcg@10", {}).get("mean"),
-        }
-        for r in found
-    ]
-    if json:
-        typer.echo(dumps(rows, indent=2))
-        return
-    table = Table("release", "created", "family", "models", "held-out NDCG@10", box=None)
-    for row in rows:
-        mark = " (serving)" if row["serving"] else ""
-        held_out = "-" if row["ndcg@10"] is None else f"{row['ndcg@10']:.4f}"
-        table.add_row(f"{row['release']}{mark}", row["created"], row["family"],
-                      ", ".join(row["models"]), held_out)  # fmt: skip
-    Console().print(table)
-
-
-@releases.command()
-def promote(
-    version: Annotated[int, typer.Argument(metavar="N", help="The release to serve.")],
-    repository: Repository = Path("model_repository"),
-) -> None:
-    """Let release N serve, once its checksums hold; running servers take it at their next start.
-
-    Example: recserve releases promote 2
-    """
-    from export.releases import promote as choose
-    from recommender.release import read_index
-
-    read_index(repository)  # before a lock file is written into any folder
-    choose(repository, version)
-    typer.echo(f"release {version} serves from the next `recserve serve` on")
-
-
-@releases.command()
-def gc(repository: Repository = Path("model_repository")) -> None:
-    """Remove folders of interrupted exports that no release names.
-
-    Example: recserve releases gc
-    """
-    from export.releases import gc as collect
-
-    removed = collect(repository)
-    typer.echo("\n".join(f"removed {folder}" for folder in removed) or "nothing to remove")

@@ -1,0 +1,61 @@
+"""A release's own golden requests: what its model answered before anybody could see it.
+
+    golden.npz     0/name, 0/inputs/history, ..., 0/outputs/item, ..., 1/name, ...
+
+A few rows of every kind that parity is checked on, with the answers of eager PyTorch. A
+promotion asks them of the server that is to serve the release: the same files may answer
+otherwise on other hardware or in another runtime. Knows no server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from export.examples import batches
+from recommender.contract import Array, Limits
+from recommender.models.graph import answer
+from recommender.users import Users
+
+FILE = "golden.npz"
+_ROWS = 3  # of each batch
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Golden:
+    name: str  # the kind of input
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+
+
+def write(
+    graph: nn.Module, folder: Path, *, limits: Limits, items: int, clock: int, users: Users
+) -> None:
+    """The same bytes for the same graph and users."""
+    found: dict[str, Array] = {}
+    for number, (name, arrays) in enumerate(batches(limits, items, clock, users)):
+        inputs = {key: array[:_ROWS] for key, array in arrays.items()}
+        outputs = answer(graph, inputs, limits)
+        found[f"{number}/name"] = np.array(name)
+        found |= {f"{number}/inputs/{key}": array for key, array in inputs.items()}
+        found |= {f"{number}/outputs/{key}": array for key, array in outputs.items()}
+    np.savez_compressed(folder / FILE, **found)
+
+
+def read(folder: Path) -> Iterator[Golden]:
+    """In the order in which they were written."""
+    with np.load(folder / FILE, allow_pickle=False) as stored:
+        for number in range(sum(name.endswith("/name") for name in stored.files)):
+            inputs, outputs = (
+                {
+                    name.removeprefix(prefix): stored[name]
+                    for name in stored.files
+                    if name.startswith(prefix)
+                }
+                for prefix in (f"{number}/inputs/", f"{number}/outputs/")
+            )
+            yield Golden(name=str(stored[f"{number}/name"]), inputs=inputs, outputs=outputs)

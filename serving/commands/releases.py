@@ -1,0 +1,107 @@
+"""`recserve releases`: which there are, which one serves, what nobody needs any more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from serving.commands.options import Json, Repository
+
+releases = typer.Typer(help="The releases of a model repository.", no_args_is_help=True)
+
+
+@releases.command("list")
+def list_releases(repository: Repository = Path("model_repository"), json: Json = False) -> None:
+    """Name every release, its models and its held-out NDCG@10.
+
+    Example: recserve releases list
+    """
+    from json import dumps
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from recommender.release import read_index, read_release
+
+    index = read_index(repository)
+    found = [read_release(repository, v, verify=False) for v in sorted(index.releases)]
+    rows: list[dict[str, Any]] = [
+        {
+            "release": r.version,
+            "serving": r.version == index.serving,
+            "created": r.details["created"],
+            "family": r.family,
+            "models": list(r.models),
+            # None: an adapted model, trained elsewhere on rows that nobody held out
+            "ndcg@10": r.details["metrics"].get("ndcg@10", {}).get("mean"),
+        }
+        for r in found
+    ]
+    if json:
+        typer.echo(dumps(rows, indent=2))
+        return
+    table = Table("release", "created", "family", "models", "held-out NDCG@10", box=None)
+    for row in rows:
+        mark = " (serving)" if row["serving"] else ""
+        held_out = "-" if row["ndcg@10"] is None else f"{row['ndcg@10']:.4f}"
+        table.add_row(f"{row['release']}{mark}", row["created"], row["family"],
+                      ", ".join(row["models"]), held_out)  # fmt: skip
+    Console().print(table)
+
+
+@releases.command()
+def promote(
+    version: Annotated[int, typer.Argument(metavar="N", help="The release to serve.")],
+    repository: Repository = Path("model_repository"),
+    accept_worse: Annotated[
+        bool, typer.Option("--accept-worse", help="Whatever the held-out questions say.")
+    ] = False,
+) -> None:
+    """Let release N serve, in the servers that run from the repository too: no request fails.
+
+    Refused, with the old release untouched, where N is not whole, clearly worse on its held-out
+    questions, or answers its golden requests otherwise than when it was exported.
+
+    Example: recserve releases promote 2
+    """
+    from serving import promotion
+
+    promotion.promote(repository, version, accept_worse=accept_worse, say=typer.echo)
+    typer.echo(f"release {version} serves")
+
+
+@releases.command()
+def rollback(repository: Repository = Path("model_repository")) -> None:
+    """Let the release serve again that served before this one.
+
+    Example: recserve releases rollback
+    """
+    from serving import promotion
+
+    typer.echo(f"release {promotion.rollback(repository, say=typer.echo)} serves again")
+
+
+@releases.command()
+def gc(
+    repository: Repository = Path("model_repository"),
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of the releases, only the newest so many; never the one that serves or "
+            "the one before it.",
+        ),
+    ] = None,
+) -> None:
+    """Remove folders of interrupted exports that no release names, and old releases with --keep.
+
+    Example: recserve releases gc --keep 3
+    """
+    from export.index import gc as collect
+    from recommender.release import read_index
+
+    read_index(repository)  # before a lock file is written into any folder
+    removed = collect(repository, keep=keep)
+    typer.echo("\n".join(f"removed {folder}" for folder in removed) or "nothing to remove")

@@ -1,0 +1,66 @@
+"""Who serves a repository on this machine right now: said by `serve`, read by `releases`.
+
+    .serving-PORT.json     addresses; locked for as long as its `serve` lives
+
+The lock goes with the process, so a file that `kill -9` left behind says nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+_PREFIX = ".serving-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    triton: str  # host:port of gRPC
+    url: str  # of Bento
+
+
+@contextmanager
+def announced(repository: Path, port: int, running: Running) -> Iterator[None]:
+    """Others can find these servers while the body runs. A repository that cannot be written to
+    cannot be promoted in either: nobody needs to find them."""
+    path = repository / f"{_PREFIX}{port}.json"
+    try:
+        file = path.open("w")
+    except OSError as error:
+        print(f"{path}: {error.strerror}; releases cannot be promoted from here", flush=True)
+        yield
+        return
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps(asdict(running)))
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def running(repository: Path) -> list[Running]:
+    """All that serve from `repository` now."""
+    return [
+        Running(**json.loads(path.read_text()))
+        for path in sorted(repository.glob(f"{_PREFIX}*.json"))
+        if _held(path)
+    ]
+
+
+def _held(path: Path) -> bool:
+    """Does a process hold the lock? (One that begins to serve writes a moment after it has it.)"""
+    try:
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return path.stat().st_size > 0
+    except FileNotFoundError:
+        pass
+    return False

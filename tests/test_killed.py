@@ -1,0 +1,88 @@
+"""`kill -9` at random moments of an export or a promotion: one whole release serves, always."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from triton_process import infer, three_ports
+
+from export import golden
+from export.index import gc
+from export.parity import compare
+from recommender import config
+from recommender.data.dataset import Dataset
+from recommender.release import read_index, read_release
+from recommender.runs import write
+from recommender.train import blueprint_of, fit_run
+from serving import tritonserver
+
+
+@pytest.fixture
+def run_folder(dataset: Dataset, tmp_path: Path) -> Path:
+    blueprint = blueprint_of("popularity", dataset.users, dataset, config.read())
+    write(fit_run(blueprint, dataset.users, dataset), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def recserve(*arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "serving.cli", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def seconds_of(*arguments: str) -> float:
+    began = time.monotonic()
+    assert recserve(*arguments).wait() == 0
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.faults)])
+def test_a_kill_leaves_one_whole_release_that_serves(
+    run_folder: Path, tmp_path: Path, kills: int
+) -> None:
+    repository = tmp_path / "repository"
+    where = ("--repository", str(repository))
+    export = ("export", str(run_folder), *where)
+    longest = {"export": seconds_of(*export)}
+    assert recserve(*export).wait() == 0
+    longest["promote"] = seconds_of("releases", "promote", "2", *where)
+    rng, ended = random.Random(0), 0
+    for kill in range(kills):
+        index = read_index(repository)
+        if kill % 2:
+            process, what = recserve(*export), "export"
+        else:
+            other = rng.choice([v for v in index.releases if v != index.serving])
+            process, what = recserve("releases", "promote", str(other), *where), "promote"
+        # Most of the time goes to imports; what can be cut in two comes at the end.
+        time.sleep(longest[what] * rng.uniform(0.5, 1.05))
+        process.send_signal(signal.SIGKILL)
+        ended += process.wait() == 0
+        now = read_index(repository)
+        for version in now.releases:
+            read_release(repository, version)  # whole, or it raises
+        assert set(now.releases) >= set(index.releases)
+        assert now.serving in now.releases
+    assert ended < kills
+    _serves(repository, tmp_path)
+    gc(repository, keep=1)
+    assert len(list(repository.glob("*/*/model.onnx"))) <= 3  # newest, serving, the one before
+
+
+def _serves(repository: Path, tmp_path: Path) -> None:
+    """The real Triton loads it, and it answers as when it was exported."""
+    release, ports, log = read_release(repository), three_ports(), tmp_path / "triton.log"
+    process = tritonserver.launch(repository, ports, log=log)
+    try:
+        tritonserver.load_release(release, ports, process=process, log=log)
+        asked = next(golden.read(release.home))
+        address = f"grpc://127.0.0.1:{ports.grpc}"
+        seen = infer(address, release.models[0], dict(asked.inputs), version=release.version)
+        compare(asked.outputs, seen, asked.name)
+    finally:
+        tritonserver.stop(process)
