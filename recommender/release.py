@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -127,7 +128,7 @@ def read_release(repository: Path, version: int | None = None, *, verify: bool =
 
 def _release(repository: Path, path: Path, raw: Mapping[str, Any]) -> Release:
     models = _taken(path, raw, "models", list)
-    if not models or not all(type(m) is str and Path(m).name == m for m in models):
+    if not models or not all(type(m) is str and re.fullmatch(r"\w[\w.-]*", m) for m in models):
         raise ReleaseError(
             f"{path} has models {shown(models)}, which are no folder names", remedy=WRITTEN_ANEW
         )
@@ -156,10 +157,13 @@ def _release(repository: Path, path: Path, raw: Mapping[str, Any]) -> Release:
 
 
 def _check_limits(path: Path, limits: Limits, user_features: UserFeatures) -> None:
-    sizes = vars(limits) | {"length_buckets": limits.history}
-    wrong = {name: size for name, size in sizes.items() if type(size) is not int or size < 1}
-    if list(limits.length_buckets) != sorted(set(limits.length_buckets)):
-        wrong["length_buckets"] = limits.length_buckets
+    wrong = {name: size for name, size in vars(limits).items() if type(size) is not int or size < 1}
+    buckets = wrong.pop("length_buckets")
+    if not buckets or any(
+        type(size) is not int or size <= smaller
+        for smaller, size in zip((0, *buckets), buckets, strict=False)
+    ):
+        wrong["length_buckets"] = buckets
     if user_features.width != limits.user_features:
         wrong["user_features"] = limits.user_features
     for name, size in wrong.items():

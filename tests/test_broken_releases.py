@@ -90,10 +90,13 @@ READ: dict[str, Case] = {
     "release.json without files": (unsaid(RELEASE, "files"), "2/release.json has no files"),
     "release.json without models": (said(RELEASE, models=[]), "2/release.json has models []"),
     "a model is a path": (said(RELEASE, models=["../elsewhere"]), "has models ['../elsewhere']"),
+    "a model is the folder above": (said(RELEASE, models=[ONNX_MODEL, ".."]), "has models '..'"),
     "limits are missing": (unsaid(RELEASE, "limits"), "2/release.json has no limits"),
     "a limit nobody knows": (limit("colour", 3), "2/release.json has limits 'colour'"),
     "a limit is a text": (limit("exclude", "8"), "2/release.json has the limit exclude '8'"),
     "a limit is negative": (limit("answers", -1), "2/release.json has the limit answers -1"),
+    "no buckets": (limit("length_buckets", []), "the limit length_buckets ()"),
+    "a bucket is a text": (limit("length_buckets", [4, "x"]), "the limit length_buckets (4, 'x')"),
     "buckets fall": (limit("length_buckets", [16, 4]), "the limit length_buckets (16, 4)"),
     "another number of user columns": (
         limit("user_features", 3), "2/release.json has the limit user_features 3"),
