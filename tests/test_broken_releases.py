@@ -4,6 +4,7 @@ and the good release is served as before."""
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -323,6 +324,12 @@ def test_whatever_bytes_an_onnx_file_has_the_search_for_external_data_ends(good:
         except ValueError:
             refused += 1
     assert refused > 30
+
+
+def test_whoever_unpickles_the_trap_is_caught(repository: Path) -> None:
+    broken.plain_pickle(repository)
+    pickle.loads((repository / TORCH).read_bytes())  # noqa: S301 - what no server may do
+    assert broken.marker(repository).exists()
 
 
 @pytest.fixture(scope="module")
