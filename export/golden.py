@@ -18,6 +18,7 @@ from torch import nn
 
 from export.examples import batches
 from recommender.contract import Array, Limits
+from recommender.errors import ReleaseError
 from recommender.models.graph import answer
 from recommender.users import Users
 
@@ -47,7 +48,12 @@ def write(
 
 
 def read(folder: Path) -> Iterator[Golden]:
-    """In the order in which they were written."""
+    """In the order in which they were written. Raises ReleaseError where there are none."""
+    if not (folder / FILE).is_file():
+        raise ReleaseError(
+            f"{folder} has no golden requests ({FILE}): an older recserve exported it",
+            remedy="Export the run again.",
+        )
     with np.load(folder / FILE, allow_pickle=False) as stored:
         for number in range(sum(name.endswith("/name") for name in stored.files)):
             inputs, outputs = (

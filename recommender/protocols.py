@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,12 @@ class Report:
     against: Mapping[str, Any]
     data: str
     config: Mapping[str, Any]
+    judged: Mapping[str, Judged]  # what the figures are of
+    groups: Mapping[str, Array]  # rows of the queries
+
+    def to_json(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: v for name, v in values.items() if name not in ("judged", "groups")}
 
 
 def evaluate(
@@ -114,7 +120,7 @@ def evaluate(
         training[run.blueprint.family] = run.details
     if new is not None:
         judged[CHANCE] = chance(split.test, candidates)
-    report = compared(dataset, protocol, groups, judged, config)
+    report = compared(protocol, groups, judged, dataset.digest, to_json(config))
     study = Study(
         protocol=protocol,
         queries=report.queries,
@@ -130,7 +136,7 @@ def evaluate(
         config=report.config,
     )
     out.mkdir(parents=True, exist_ok=True)
-    content = {**asdict(study), **asdict(report)}
+    content = {**asdict(study), **report.to_json()}
     (out / f"{protocol}.json").write_text(json.dumps(content, indent=2) + "\n")
     (out / f"{protocol}.html").write_text(page(study))
     return report
@@ -153,11 +159,11 @@ def check_rows(run: Run, dataset: Dataset, split: Split, protocol: str) -> None:
 
 
 def compared(
-    dataset: Dataset,
     protocol: str,
     groups: Mapping[str, Array],
     judged: Mapping[str, Judged],
-    config: Config,
+    data: str,
+    config: Mapping[str, Any],
 ) -> Report:
     """Figures of every family of `judged`, and the first against each other one."""
     first, metric = next(iter(judged)), METRIC[protocol]
@@ -170,8 +176,10 @@ def compared(
             for family, j in judged.items()
             if family != first
         },
-        data=dataset.digest,
-        config=to_json(config),
+        data=data,
+        config=config,
+        judged=judged,
+        groups=groups,
     )
 
 

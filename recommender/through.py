@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from recommender import runs
+from recommender.config import to_json
 from recommender.contract import Array
 from recommender.data.dataset import Dataset
 from recommender.data.split import Query, Split, requests
@@ -79,8 +80,13 @@ class Through:
 
     def to_json(self) -> dict[str, Any]:
         """As PROTOCOL.json, and what is said of the server beside it."""
-        fields = asdict(self)
-        return {**fields.pop("report"), **fields}
+        agreement = {family: asdict(same) for family, same in self.agreement.items()}
+        return {
+            **self.report.to_json(),
+            "source": self.source,
+            "in_process": self.in_process,
+            "agreement": agreement,
+        }
 
 
 def evaluate_through(
@@ -120,9 +126,8 @@ def evaluate_through(
         here = figures(judge(item, split.test, len(dataset.catalogue)), groups)
         source[family], in_process[family] = served.source, here
         agreement[family] = _agreement(served, item, score, figures(judged[family], groups), here)
-    report = compared(
-        dataset, protocol, groups, judged, next(iter(found.values())).blueprint.config
-    )
+    recipe = next(iter(found.values())).blueprint.config
+    report = compared(protocol, groups, judged, dataset.digest, to_json(recipe))
     through = Through(report=report, source=source, in_process=in_process, agreement=agreement)
     path = out / f"{protocol}-through.json"
     path.write_text(json.dumps(through.to_json(), indent=2) + "\n")

@@ -9,20 +9,40 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from recommender.protocols import Report
+    from recommender.seeds import Seeds
 
 SHOWN = ("ndcg@10", "hr@10")  # fits 80 columns; the page has all figures
 
 
-def print_report(report: Report) -> None:
+def print_report(report: Report, title: str = "") -> None:
+    """`title` comes after the protocol's name."""
     from rich.console import Console
 
     console = Console()
     for group in report.queries:
-        console.print(_table(report, group))
+        console.print(_table(report, group, title))
     console.print("± is half a 95% interval.")
 
 
-def _table(report: Report, group: str) -> Table:
+def print_seeds(found: Seeds) -> None:
+    """The first model's figures, a row a seed."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from recommender.protocols import METRIC
+
+    metric = METRIC[found.mean.protocol]
+    first = next(iter(found.mean.models))
+    groups = [group for group, count in found.mean.queries.items() if count]
+    table = Table("seed", *groups, title=f"{metric} of {first}, by seed",
+                  title_justify="left", box=SIMPLE_HEAD)  # fmt: skip
+    for seed, report in found.each.items():
+        table.add_row(str(seed), *(_short(report.models[first][g][metric]) for g in groups))
+    Console().print(table)
+
+
+def _table(report: Report, group: str, title: str) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -43,7 +63,7 @@ def _table(report: Report, group: str) -> Table:
         "model",
         *shown,
         *([f"{first} minus it"] if gaps else []),
-        title=f"{report.protocol}, {group}: {report.queries[group]:,} queries"
+        title=f"{report.protocol}{title}, {group}: {report.queries[group]:,} queries"
         + (f"; differences in {METRIC[report.protocol]} by paired bootstrap" if gaps else ""),
         title_justify="left",
         box=SIMPLE_HEAD,

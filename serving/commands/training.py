@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from serving.commands.figures import print_report
+from serving.commands.figures import print_report, print_seeds
 from serving.commands.options import (
     ConfigFile,
     Folder,
@@ -22,6 +22,7 @@ from serving.commands.progress import progress_bar
 
 if TYPE_CHECKING:
     from recommender.data.dataset import Dataset
+    from recommender.protocols import Report
     from recommender.runs import Run
 
 COMPARED = "deep,ease,item-knn,content,popularity"
@@ -86,6 +87,9 @@ def evaluate(
     config: ConfigFile = None,
     settings: Settings = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="So many, from --seed on: their mean and spread.")
+    ] = 1,
     resume: Resume = False,
     through: Annotated[
         str | None,
@@ -104,14 +108,18 @@ def evaluate(
 
     Example: recserve evaluate data/ml-100k --protocol leave-one-out --out reports/ml-100k
 
+    Three seeds, trained one after the other: recserve evaluate data/ml-100k --out reports/seeds
+    --seeds 3
+
     The same through a server: recserve evaluate data/ml-100k --out reports/ml-100k --through
     grpc://127.0.0.1:8001
     """
-    from dataclasses import asdict
+    from dataclasses import replace
     from json import dumps
 
     from recommender import protocols, runs
     from recommender.errors import BadInput
+    from recommender.seeds import over_seeds
 
     recipe = recipe_of(preset, config, settings, seed)
     adapted = [runs.read(path) for path in run or ()]
@@ -127,13 +135,28 @@ def evaluate(
         named = models.split(",") if models else [] if adapted else ["deep"]
         _through(dataset, protocol, out, named, adapted, through, repository, json)
         return
-    with progress_bar() as progress:
-        report = protocols.evaluate(
-            dataset, protocol, out, families=(models or compared).split(","),
-            runs=adapted, config=recipe, resume=resume, progress=progress,
-        )  # fmt: skip
+
+    def one(seed: int, folder: Path) -> Report:
+        trained = replace(recipe, training=replace(recipe.training, seed=seed))
+        with progress_bar() as progress:
+            return protocols.evaluate(
+                dataset, protocol, folder, families=(models or compared).split(","),
+                runs=adapted, config=trained, resume=resume, progress=progress,
+            )  # fmt: skip
+
+    first = recipe.training.seed
+    if seeds > 1:
+        found = over_seeds(range(first, first + seeds), out, one)
+        if json:
+            typer.echo(dumps(found.to_json(), indent=2))
+        else:
+            print_report(found.mean, title=f", mean of {seeds} seeds")
+            print_seeds(found)
+            typer.echo(f"Written: {out / f'{protocol}-seeds.json'}; a report a seed: {out}/seed-*")
+        return
+    report = one(first, out)
     if json:
-        typer.echo(dumps(asdict(report), indent=2))
+        typer.echo(dumps(report.to_json(), indent=2))
     else:
         print_report(report)
         page, figures = out / f"{protocol}.html", out / f"{protocol}.json"

@@ -1,0 +1,58 @@
+"""One recipe under several seeds -> the mean of what each question got, and how seeds differ.
+
+    OUT/seed-S/                  the whole report of each seed, its runs too
+    OUT/PROTOCOL-seeds.json      means over seeds with their intervals; figures of each seed
+
+The interval of a mean is that of users, as in one report: another draw of users, with as many
+seeds. What the seeds alone make of it is their spread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recommender.evaluate import Judged
+from recommender.protocols import Report, compared
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seeds:
+    mean: Report
+    each: Mapping[int, Report]
+
+    def to_json(self) -> dict[str, Any]:
+        each = {str(seed): report.models for seed, report in self.each.items()}
+        return {**self.mean.to_json(), "seeds": each}
+
+
+def over_seeds(seeds: Sequence[int], out: Path, evaluate: Callable[[int, Path], Report]) -> Seeds:
+    """`evaluate` one seed into a folder, for each of `seeds`; write the means into `out`."""
+    each = {seed: evaluate(seed, out / f"seed-{seed}") for seed in seeds}
+    first = next(iter(each.values()))
+    judged = {name: _mean([report.judged[name] for report in each.values()])
+              for name in first.judged}  # fmt: skip
+    mean = compared(first.protocol, first.groups, judged, first.data, first.config)
+    found = Seeds(mean=mean, each=each)
+    path = out / f"{first.protocol}-seeds.json"
+    path.write_text(json.dumps(found.to_json(), indent=2) + "\n")
+    return found
+
+
+def _mean(judged: Sequence[Judged]) -> Judged:
+    """Of each query's values: the seeds ask the same queries, in the same order."""
+    return Judged(
+        values={
+            name: np.mean([one.values[name] for one in judged], axis=0) for name in judged[0].values
+        },
+        coverage={
+            name: float(np.mean([one.coverage[name] for one in judged]))
+            for name in judged[0].coverage
+        },
+        users=judged[0].users,
+    )
