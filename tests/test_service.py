@@ -278,6 +278,7 @@ def test_docs_describe_every_route_with_its_limits_and_errors(service: Service) 
     assert docs["paths"].keys() == {
         "/v1/recommend",
         "/v1/popular",
+        "/v1/release",
         "/livez",
         "/readyz",
         "/metrics",
