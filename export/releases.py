@@ -25,8 +25,10 @@ from export import to_onnx, to_torchscript
 from export.parity import Parity, check_parity
 from export.triton_config import backend_of, config_text
 from recommender import release as reading
-from recommender.contract import Limits, model_names
+from recommender.contract import EXPLAINER, Limits, kind_of, model_names
 from recommender.errors import ReleaseError
+from recommender.models.beside import modules
+from recommender.models.explain import signal_names
 from recommender.release import Index, read_index, read_release, sha256
 from recommender.runs import Run
 
@@ -45,7 +47,7 @@ def publish(run: Run, repository: Path) -> int:
     with _locked(repository):
         index = _index(repository)
         limits = run.blueprint.limits
-        models = model_names(run.blueprint.family)
+        models = model_names(run.blueprint.family, modules(run.graph, limits).keys())
         _check_limits(repository, index, limits, models)
         version = _next_version(repository, index)
         staged = {model: repository / model / f"{_STAGING}{version}" for model in models}
@@ -71,18 +73,19 @@ def publish(run: Run, repository: Path) -> int:
 def _stage(run: Run, staged: Mapping[str, Path], version: int) -> None:
     """Weights, catalogue and users, checked for parity, then release.json with their checksums."""
     blueprint, home = run.blueprint, next(iter(staged.values()))
-    weights = {}
+    weights, limits, kinds = {}, blueprint.limits, modules(run.graph, blueprint.limits)
     for model, folder in staged.items():
+        kind = kind_of(model)
         if backend_of(model) == "onnxruntime":
             weights[model] = folder / to_onnx.FILE
-            to_onnx.write_onnx(run.graph, blueprint.limits, weights[model])
+            to_onnx.write_onnx(kinds[kind], limits, weights[model], kind)
         else:
             weights[model] = folder / to_torchscript.FILE
-            to_torchscript.write_torchscript(run.graph, blueprint.limits, weights[model])
+            to_torchscript.write_torchscript(kinds[kind], limits, weights[model])
     parity = check_parity(
         run.graph,
         weights,
-        limits=blueprint.limits,
+        limits=limits,
         items=blueprint.items,
         clock=blueprint.clock,
         users=run.users,
@@ -112,6 +115,8 @@ def _content(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "family": blueprint.family,
         "models": models,
+        # What the explainer takes a score apart into, in the order of its output.
+        "signals": list(signal_names(blueprint)) if EXPLAINER in map(kind_of, models) else [],
         "limits": dataclasses.asdict(blueprint.limits),
         "clock": blueprint.clock,
         "repurchase": blueprint.repurchase,
