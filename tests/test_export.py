@@ -17,14 +17,22 @@ from export.parity import check_parity, compare
 from export.releases import gc, publish
 from export.triton_config import backend_of, config_text
 from recommender import config
-from recommender.contract import RECOMMENDER_ONNX, RECOMMENDER_TORCHSCRIPT
+from recommender.contract import (
+    EXPLAINER,
+    RANKER,
+    RECOMMENDER_ONNX,
+    RECOMMENDER_TORCHSCRIPT,
+    SIMILAR_ITEMS,
+)
 from recommender.data.dataset import Dataset
 from recommender.errors import ReleaseError
+from recommender.models.explain import signal_names
 from recommender.release import read_index, read_release
 from recommender.runs import Run
 from recommender.train import blueprint_of, fit_run
 
 ROOT = Path(__file__).parent.parent
+BESIDE = (SIMILAR_ITEMS, RANKER, EXPLAINER)
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +42,18 @@ def popularity(dataset: Dataset) -> Run:
     return fit_run(blueprint, dataset.users, dataset)
 
 
-def test_a_release_names_its_files_and_they_are_what_was_written(repository: Path) -> None:
+def test_a_release_names_its_files_and_they_are_what_was_written(
+    run: Run, repository: Path
+) -> None:
     release = read_release(repository)
     assert release.version == 1
-    assert release.models == (RECOMMENDER_ONNX, RECOMMENDER_TORCHSCRIPT)
+    assert release.models == (RECOMMENDER_ONNX, RECOMMENDER_TORCHSCRIPT, *BESIDE)
     found = {str(p.relative_to(repository)) for m in release.models
              for p in (repository / m / "1").iterdir()}  # fmt: skip
     assert found == {*release.files, f"{RECOMMENDER_ONNX}/1/release.json"}
-    assert release.details["parity"][RECOMMENDER_ONNX]["rows"] > 200
+    assert {report["rows"] > 200 for report in release.details["parity"].values()} == {True}
+    assert set(release.details["parity"]) == set(release.models)
+    assert tuple(release.details["signals"]) == signal_names(run.blueprint)
     assert len(release.catalogue) == 150
     assert len(release.users) == 300
 
@@ -72,7 +84,9 @@ def test_the_first_release_serves_and_later_ones_wait(popularity: Run, tmp_path:
     index = read_index(tmp_path)
     assert index.serving == 1
     assert sorted(index.releases) == [1, 2]
-    assert read_release(tmp_path, 2).models == ("popularity_onnx",)
+    assert read_release(tmp_path, 2).models == (
+        "popularity_onnx", *(f"popularity_{kind}" for kind in BESIDE)
+    )  # fmt: skip
 
 
 def test_a_promoted_release_serves_and_a_broken_one_is_refused(
@@ -148,14 +162,15 @@ def test_other_limits_need_another_repository(
     assert sorted(read_index(tmp_path).releases) == [1]
 
 
+@pytest.mark.parametrize("model", [RECOMMENDER_ONNX, *BESIDE])
 def test_a_file_of_other_weights_fails_parity_and_nothing_is_published(
-    run: Run, popularity: Run, repository: Path
+    run: Run, popularity: Run, repository: Path, model: str
 ) -> None:
     blueprint = run.blueprint
-    with pytest.raises(ReleaseError, match="parity failed"):
+    with pytest.raises(ReleaseError, match=f"parity failed.*{model}"):
         check_parity(
             popularity.graph,
-            {RECOMMENDER_ONNX: repository / RECOMMENDER_ONNX / "1" / "model.onnx"},
+            {model: repository / model / "1" / "model.onnx"},
             limits=blueprint.limits, items=blueprint.items, clock=blueprint.clock, users=run.users,
         )  # fmt: skip
 
