@@ -29,6 +29,7 @@ from recommender.contract import EXPLAINER, Limits, kind_of, model_names
 from recommender.errors import ReleaseError
 from recommender.models.beside import modules
 from recommender.models.explain import signal_names
+from recommender.models.families import Blueprint
 from recommender.release import Index, read_index, read_release, sha256
 from recommender.runs import Run
 
@@ -115,8 +116,7 @@ def _content(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "family": blueprint.family,
         "models": models,
-        # What the explainer takes a score apart into, in the order of its output.
-        "signals": list(signal_names(blueprint)) if EXPLAINER in map(kind_of, models) else [],
+        "signals": _signals(blueprint, models),
         "limits": dataclasses.asdict(blueprint.limits),
         "clock": blueprint.clock,
         "repurchase": blueprint.repurchase,
@@ -128,6 +128,19 @@ def _content(
         "parity": {model: dataclasses.asdict(report) for model, report in parity.items()},
         "files": files,
     }
+
+
+def _signals(blueprint: Blueprint, models: list[str]) -> list[str]:
+    """What the explainer takes a score apart into, in the order of its output; none without one."""
+    if EXPLAINER not in map(kind_of, models):
+        return []
+    names, room = signal_names(blueprint), blueprint.limits.signals
+    if len(names) > room:
+        raise ReleaseError(
+            f"the model has {len(names)} signals, an explainer has room for {room}",
+            remedy="Train with fewer trends: --set signals.half_life_days=1,7,30.",
+        )
+    return list(names)
 
 
 def write_index(repository: Path, index: Index) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import torch
 from torch import nn
 
 from export.examples import example
-from recommender.contract import RECOMMENDER, Kind, Limits, Tensor, inputs, outputs
+from recommender.contract import RECOMMENDER, Kind, Limits, inputs, outputs
 from recommender.errors import ReleaseError
 
 FILE = "model.onnx"
@@ -77,18 +76,9 @@ def _check(model: onnx.ModelProto, limits: Limits, kind: Kind) -> None:
             )
         for value, tensor in zip(found, wanted, strict=True):
             dims = value.type.tensor_type.shape.dim
-            _loosen(dims, tensor)
             seen = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in dims)
             if seen != (-1, *tensor.dims):
                 raise ReleaseError(
                     f"the exported graph has {tensor.name} as {list(seen)}",
                     remedy=f"The contract wants {[-1, *tensor.dims]}: mend the model's forward().",
                 )
-
-
-def _loosen(dims: Sequence[onnx.TensorShapeProto.Dimension], tensor: Tensor) -> None:
-    """Say that a dimension is dynamic where the contract leaves it to the release: backends hold
-    the file to its config."""
-    for dim, wanted in zip(dims[1:], tensor.dims, strict=False):
-        if wanted == -1 and dim.HasField("dim_value"):
-            dim.dim_param = f"{tensor.name}_size"

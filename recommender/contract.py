@@ -13,7 +13,7 @@ This module knows numpy and nothing else: no torch, no Triton, no HTTP.
 
 Shape letters: B requests of a batch, L history length (dynamic), U user
 features, E exclusions, W words of the category mask, K answers, N items,
-C candidates, S signals (release.json has their names).
+C candidates, S signals.
 """
 
 from __future__ import annotations
@@ -73,6 +73,12 @@ class Limits:
         """The longest history the model reads; older events are dropped by the caller."""
         return self.length_buckets[-1]
 
+    @property
+    def signals(self) -> int:
+        """S: one for each user feature and room for all others, so that releases of other signals
+        have the same config. release.json names those that there are; the rest is 0."""
+        return self.user_features + 32
+
     def bucket(self, length: int) -> int:
         """The shortest bucket that holds `length` events (the longest one for more)."""
         return next((b for b in self.length_buckets if b >= length), self.history)
@@ -122,15 +128,15 @@ def outputs(limits: Limits, kind: Kind = RECOMMENDER) -> tuple[Tensor, ...]:
         # -inf for what is no item
         return (Tensor(name="score", datatype="FP32", dims=(limits.candidates,)),)
     if kind == EXPLAINER:
-        # S is dynamic: releases with other signals share one config; 0 for what is no item
-        parts = (limits.explained, -1)
+        # all 0 for what is no item
+        parts = (limits.explained, limits.signals)
         return (
             # what each signal adds to the score: their sum is the score
             Tensor(name="signal", datatype="FP32", dims=parts),
             # the signal itself, above its mean over the catalogue: which way it speaks
             Tensor(name="value", datatype="FP32", dims=parts),
             # [C, L]: what each event adds, within the signals that read the history
-            Tensor(name="history_share", datatype="FP32", dims=parts),
+            Tensor(name="history_share", datatype="FP32", dims=(limits.explained, -1)),
         )
     # best first; index 0 with score -inf where fewer qualify
     return (

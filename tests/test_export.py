@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,20 @@ def popularity(dataset: Dataset) -> Run:
     return fit_run(blueprint, dataset.users, dataset)
 
 
+@pytest.fixture(scope="module")
+def published(popularity: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three releases of it."""
+    folder = tmp_path_factory.mktemp("popularity") / "repository"
+    assert [publish(popularity, folder) for _ in range(3)] == [1, 2, 3]
+    return folder
+
+
+@pytest.fixture
+def three(published: Path, tmp_path: Path) -> Path:
+    """A copy of them, to write to."""
+    return Path(shutil.copytree(published, tmp_path / "repository"))
+
+
 def test_a_release_names_its_files_and_they_are_what_was_written(
     run: Run, repository: Path
 ) -> None:
@@ -63,8 +78,6 @@ def test_a_release_names_its_files_and_they_are_what_was_written(
              "recommender_onnx/1/catalogue.parquet"]
 )  # fmt: skip
 def test_one_flipped_bit_is_found(repository: Path, tmp_path: Path, name: str) -> None:
-    import shutil
-
     copy = tmp_path / "repository"
     shutil.copytree(repository, copy)
     content = bytearray((copy / name).read_bytes())
@@ -79,38 +92,30 @@ def test_a_repository_without_a_release_says_how_to_make_one(tmp_path: Path) -> 
         read_release(tmp_path)
 
 
-def test_the_first_release_serves_and_later_ones_wait(popularity: Run, tmp_path: Path) -> None:
-    assert [publish(popularity, tmp_path) for _ in range(2)] == [1, 2]
-    index = read_index(tmp_path)
+def test_the_first_release_serves_and_later_ones_wait(three: Path) -> None:
+    index = read_index(three)
     assert index.serving == 1
-    assert sorted(index.releases) == [1, 2]
-    assert read_release(tmp_path, 2).models == (
+    assert sorted(index.releases) == [1, 2, 3]
+    assert read_release(three, 2).models == (
         "popularity_onnx", *(f"popularity_{kind}" for kind in BESIDE)
     )  # fmt: skip
 
 
-def test_a_promoted_release_serves_and_a_broken_one_is_refused(
-    popularity: Run, tmp_path: Path
-) -> None:
-    for _ in range(3):
-        publish(popularity, tmp_path)
-    releases.promote(tmp_path, 2)
-    assert read_release(tmp_path).version == 2
-    (tmp_path / "popularity_onnx" / "3" / "model.onnx").write_bytes(b"broken")
+def test_a_promoted_release_serves_and_a_broken_one_is_refused(three: Path) -> None:
+    releases.promote(three, 2)
+    assert read_release(three).version == 2
+    (three / "popularity_onnx" / "3" / "model.onnx").write_bytes(b"broken")
     for version, reason in ((3, "corrupted"), (7, "not in")):
         with pytest.raises(ReleaseError, match=reason):
-            releases.promote(tmp_path, version)
-    assert read_release(tmp_path).version == 2
+            releases.promote(three, version)
+    assert read_release(three).version == 2
 
 
-def test_the_same_run_exported_twice_gives_the_same_weights_file(
-    popularity: Run, tmp_path: Path
-) -> None:
-    for _ in range(2):
-        publish(popularity, tmp_path)
-    first, second = (read_release(tmp_path, v).files for v in (1, 2))
-    model = "popularity_onnx/{}/model.onnx"
-    assert first[model.format(1)] == second[model.format(2)]
+def test_the_same_run_exported_twice_gives_the_same_weights_files(three: Path) -> None:
+    first, second = (read_release(three, v) for v in (1, 2))
+    for model in first.models:
+        one, other = (r.files[f"{model}/{r.version}/model.onnx"] for r in (first, second))
+        assert one == other
 
 
 def test_an_interrupted_export_leaves_the_release_before_it(

@@ -93,5 +93,5 @@ def modules(graph: Graph, limits: Limits) -> dict[Kind, nn.Module]:
         RANKER: Ranker(graph),
     }
     if isinstance(graph.scorer, Explainable):
-        found[EXPLAINER] = Explainer(graph)
+        found[EXPLAINER] = Explainer(graph, room=limits.signals)
     return {kind: module.eval() for kind, module in found.items()}

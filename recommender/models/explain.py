@@ -58,18 +58,19 @@ class Parts(NamedTuple):
 
 class Explainer(nn.Module):
     """`graph` is a fitted one. forward() takes the contract's first five inputs and `candidates`
-    INT64 [B, C]; signals are in the order of `signal_names`.
+    INT64 [B, C]; signals are in the order of `signal_names`, then 0 up to `room` of them.
 
     Raises NotFound for a scorer that is none of ours: what it adds up is not known.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, room: int = 0) -> None:
         super().__init__()
         if not isinstance(graph.scorer, Explainable):
             raise NotFound(
                 f"there is no explanation of a {type(graph.scorer).__name__}",
                 remedy="Explain a run of deep, ease, item-knn, content or popularity.",
             )
+        self.room = room
         self.model = graph  # under the name "graph" torch.export would not find it
 
     def forward(
@@ -87,7 +88,8 @@ class Explainer(nn.Module):
         parts = _parts(self.model.scorer, user, candidates_BC)
         item_BC1 = (candidates_BC > 0)[:, :, None]
         signal, value, share = (torch.where(item_BC1, part, 0.0) for part in parts)
-        return signal, value, share
+        empty = (0, max(0, self.room - signal.shape[2]))
+        return F.pad(signal, empty), F.pad(value, empty), share
 
 
 def signal_names(blueprint: Blueprint) -> tuple[str, ...]:
