@@ -142,11 +142,9 @@ def test_similar_items_of_a_single_table_are_its_row(dataset: Dataset) -> None:
     run = fitted(dataset, family="item-knn")
     assert isinstance(run.graph.scorer, OneTable)
     tables = run.graph.scorer.tables
+    row = (tables.similar_item[9].tolist(), tables.similar_weight[9].tolist())
+    said, popular = dict(zip(*row, strict=True)), tables.popularity.numpy()
     item, score = eager(run, SIMILAR_ITEMS, similar(run, 9)).values()
-    said = dict(
-        zip(tables.similar_item[9].tolist(), tables.similar_weight[9].tolist(), strict=True)
-    )
-    popular = tables.popularity.numpy()
     for index, value in zip(item[0][item[0] > 0], score[0], strict=False):
         assert value == pytest.approx(said.get(index, 0.0) + 1e-3 * popular[index], abs=1e-4)
 

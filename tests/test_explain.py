@@ -22,6 +22,7 @@ from recommender.data.synthetic import successor
 from recommender.errors import NotFound
 from recommender.explain import explain
 from recommender.features import tensors
+from recommender.models.beside import modules
 from recommender.models.deep import Deep
 from recommender.models.explain import Explainer, signal_names, take_apart
 from recommender.models.graph import Graph, answer
@@ -265,7 +266,7 @@ def test_a_scorer_of_foreign_make_is_refused(run: Run) -> None:
 
 def test_the_exported_explainer_says_what_eager_pytorch_says(stirred: Run, tmp_path: Path) -> None:
     blueprint, path = stirred.blueprint, tmp_path / "model.onnx"
-    explainer = Explainer(stirred.graph).eval().requires_grad_(False)
+    explainer = modules(stirred.graph, blueprint.limits)[EXPLAINER]
     write_onnx(explainer, blueprint.limits, path, EXPLAINER)
     checked = check_parity(
         stirred.graph, {EXPLAINER: path}, limits=blueprint.limits, items=blueprint.items,
@@ -275,7 +276,7 @@ def test_the_exported_explainer_says_what_eager_pytorch_says(stirred: Run, tmp_p
 
 
 def test_rounding_does_not_decide_what_is_explained(stirred: Run) -> None:
-    """A hidden unit at its fold, moved to either side of it by as much as backends differ."""
+    """All hidden units at their folds, moved to either side by as much as backends differ."""
     asked, scorer = _asked(stirred, [3]), deepcopy(stirred.graph.scorer)
     user = stirred.graph.user(*UserInputs.of(asked))
     assert isinstance(scorer, Deep)
@@ -289,7 +290,7 @@ def test_rounding_does_not_decide_what_is_explained(stirred: Run) -> None:
             scorer.mixer.first.bias.copy_(bias_H - hidden_H + side)
         graph = stirred.blueprint.graph(scorer)
         parts.append(take_apart(Explainer(graph), asked, np.full((2, 1), 7))[0][0])
-    assert np.abs(parts[0] - parts[1]).max() < 1e-4
+    assert np.abs(parts[0] - parts[1]).max() < 1e-3
 
 
 def test_the_command_explains_the_best_items_in_words_and_in_numbers(
