@@ -156,10 +156,10 @@ class Answering:
         )
 
     def _known(self, model: str) -> str:
-        if model not in self.release.models:
+        if model not in self.release.recommenders:
             raise NotFound(
-                f"release {self.release.version} has no model {model!r}",
-                remedy=f"It has {', '.join(self.release.models)}.",
+                f"release {self.release.version} has no recommender {model!r}",
+                remedy=f"It has {', '.join(self.release.recommenders)}.",
                 field="model",
                 value=model,
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from recommender.contract import Array, Limits
+from recommender.contract import PADDING, RECOMMENDER, Array, Kind, Limits, inputs
 from recommender.data.split import Query, requests
 from recommender.features import Request, tensors
 from recommender.users import EMPTY, History, Users
@@ -14,18 +14,43 @@ from recommender.users import EMPTY, History, Users
 _INT64 = np.iinfo(np.int64)
 
 
-def example(limits: Limits) -> dict[str, Array]:
+def example(limits: Limits, kind: Kind = RECOMMENDER) -> dict[str, Array]:
     """Batch 3, length 24: sizes that nothing in a graph is likely to have by chance. (With a
     batch of 1 the exporter silently writes a graph for batches of 1.)"""
     rng = np.random.default_rng(0)
     length = min(24, limits.history)
-    return tensors([_random_request(rng, limits, 2, 10) for _ in range(3)], limits, length=length)
+    asked = [_random_request(rng, limits, 2, 10) for _ in range(3)]
+    return _of_kind(kind, tensors(asked, limits, length=length), limits, 2)
 
 
 def batches(
-    limits: Limits, items: int, clock: int, users: Users
+    limits: Limits, items: int, clock: int, users: Users, kind: Kind = RECOMMENDER
 ) -> Iterator[tuple[str, dict[str, Array]]]:
     """(name, one batch of inputs): random, real and hostile. `items` counts padding."""
+    for name, arrays in _requests(limits, items, clock, users):
+        yield name, _of_kind(kind, arrays, limits, items)
+
+
+def _of_kind(kind: Kind, arrays: dict[str, Array], limits: Limits, items: int) -> dict[str, Array]:
+    """A recommender's batch as one of another kind. The items asked about are known ones (some
+    twice), and in every seventh place none; the last row of several asks about nothing."""
+    rows, wanted = len(arrays["request_time"]), inputs(limits, kind)
+    rng = np.random.default_rng(rows)
+    asked = {}
+    for tensor in wanted:
+        if tensor.name in arrays:
+            asked[tensor.name] = arrays[tensor.name]
+            continue
+        index = rng.integers(1, items, (rows, *tensor.dims))
+        none = rng.choice([_INT64.min, -1, PADDING, items, _INT64.max], index.shape)
+        asked[tensor.name] = np.where(rng.integers(7, size=index.shape), index, none)
+        asked[tensor.name][1:][-1:] = PADDING
+    return asked
+
+
+def _requests(
+    limits: Limits, items: int, clock: int, users: Users
+) -> Iterator[tuple[str, dict[str, Array]]]:
     rng = np.random.default_rng(1)
     for length in limits.length_buckets:
         for size in (1, 7, limits.max_batch_size):

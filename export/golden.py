@@ -1,8 +1,9 @@
 """A release's own golden requests: what its model answered before anybody could see it.
 
-    golden.npz     0/name, 0/inputs/history, ..., 0/outputs/item, ..., 1/name, ...
+    golden.npz     0/kind, 0/name, 0/inputs/history, ..., 0/outputs/item, ..., 1/kind, ...
 
-A few rows of every kind that parity is checked on, with the answers of eager PyTorch. A
+A few rows of all that parity is checked on, for every kind of model, with the answers of eager
+PyTorch. A
 promotion asks them of the server that is to serve the release: the same files may answer
 otherwise on other hardware or in another runtime. Knows no server.
 """
@@ -17,7 +18,7 @@ import numpy as np
 from torch import nn
 
 from export.examples import batches
-from recommender.contract import Array, Limits
+from recommender.contract import Array, Kind, Limits
 from recommender.errors import ReleaseError
 from recommender.models.graph import answer
 from recommender.users import Users
@@ -28,20 +29,32 @@ _ROWS = 3  # of each batch
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Golden:
-    name: str  # the kind of input
+    kind: str  # of the models that are asked
+    name: str  # what the inputs are like
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
 
 
 def write(
-    graph: nn.Module, folder: Path, *, limits: Limits, items: int, clock: int, users: Users
+    modules: Mapping[Kind, nn.Module],
+    folder: Path,
+    *,
+    limits: Limits,
+    items: int,
+    clock: int,
+    users: Users,
 ) -> None:
-    """The same bytes for the same graph and users."""
+    """The same bytes for the same modules and users."""
     found: dict[str, Array] = {}
-    for number, (name, arrays) in enumerate(batches(limits, items, clock, users)):
+    asked = [
+        (kind, name, arrays)
+        for kind in modules
+        for name, arrays in batches(limits, items, clock, users, kind)
+    ]
+    for number, (kind, name, arrays) in enumerate(asked):
         inputs = {key: array[:_ROWS] for key, array in arrays.items()}
-        outputs = answer(graph, inputs, limits)
-        found[f"{number}/name"] = np.array(name)
+        outputs = answer(modules[kind], inputs, limits, kind)
+        found |= {f"{number}/kind": np.array(kind), f"{number}/name": np.array(name)}
         found |= {f"{number}/inputs/{key}": array for key, array in inputs.items()}
         found |= {f"{number}/outputs/{key}": array for key, array in outputs.items()}
     np.savez_compressed(folder / FILE, **found)
@@ -64,4 +77,5 @@ def read(folder: Path) -> Iterator[Golden]:
                 }
                 for prefix in (f"{number}/inputs/", f"{number}/outputs/")
             )
-            yield Golden(name=str(stored[f"{number}/name"]), inputs=inputs, outputs=outputs)
+            kind, name = (str(stored[f"{number}/{key}"]) for key in ("kind", "name"))
+            yield Golden(kind=kind, name=name, inputs=inputs, outputs=outputs)

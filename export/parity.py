@@ -1,5 +1,5 @@
 """Do eager PyTorch, ONNX Runtime and TorchScript answer alike? Checked on the very files that
-would be released, before anybody can see them.
+would be released, of every kind of model, before anybody can see them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from torch import nn
 
 from export.examples import batches, single_rows
-from recommender.contract import Array, Limits
+from recommender.contract import Array, Limits, kind_of
 from recommender.errors import ReleaseError
-from recommender.models.graph import answer
+from recommender.models.beside import modules
+from recommender.models.graph import Graph, answer
 from recommender.users import Users
 
 TOLERANCE = 1e-4  # of scores
@@ -29,12 +29,12 @@ class Parity:
     """What release.json records of one format."""
 
     rows: int  # compared with eager
-    identical: int  # of them with the same items in the same order
-    largest_difference: float  # of scores
+    identical: int  # of them with the same items in the same order (without items: all of them)
+    largest_difference: float  # of scores, or of their parts
 
 
 def check_parity(
-    graph: nn.Module,
+    graph: Graph,
     files: Mapping[str, Path],
     *,
     limits: Limits,
@@ -42,24 +42,25 @@ def check_parity(
     clock: int,
     users: Users,
 ) -> dict[str, Parity]:
-    """Compare every file (model name -> model.onnx or model.pt) with `graph` on all of
+    """Compare every file (model name -> model.onnx or model.pt) with its kind of `graph` on all of
     `examples.batches`, and rows alone with the same rows in their batch.
 
     Raises ReleaseError naming the model, the kind of input and the first difference.
     Items that change places are allowed only where their scores tie within TOLERANCE.
     """
-    reports = {}
+    reports, eager = {}, modules(graph, limits)
     for model, path in files.items():
+        kind = kind_of(model)
         answerer = onnx_answerer(path) if path.suffix == ".onnx" else torchscript_answerer(path)
         rows, identical, largest = 0, 0, 0.0
-        for name, arrays in batches(limits, items, clock, users):
-            wanted = answer(graph, arrays, limits)
+        for name, arrays in batches(limits, items, clock, users, kind):
+            wanted = answer(eager[kind], arrays, limits, kind)
             _check_answered(wanted, arrays, items, name)
             seen = answerer(arrays)
             largest = max(largest, compare(wanted, seen, f"{model}, {name}"))
-            identical += int((wanted["item"] == seen["item"]).all(axis=1).sum())
-            rows += len(wanted["item"])
-            picked = range(0, len(wanted["item"]), 16)
+            identical += _identical(wanted, seen)
+            rows += _rows(wanted)
+            picked = range(0, _rows(wanted), 16)
             for row, alone in zip(picked, single_rows(arrays, picked), strict=True):
                 in_batch = {key: value[row : row + 1] for key, value in seen.items()}
                 compare(in_batch, answerer(alone), f"{model}, {name}, row {row} alone")
@@ -67,10 +68,23 @@ def check_parity(
     return reports
 
 
+def _rows(answered: Mapping[str, Array]) -> int:
+    return len(next(iter(answered.values())))
+
+
+def _identical(wanted: Mapping[str, Array], seen: Mapping[str, Array]) -> int:
+    """Rows that list the same items in the same order."""
+    if "item" not in wanted:
+        return _rows(wanted)
+    return int((wanted["item"] == seen["item"]).all(axis=1).sum())
+
+
 def _check_answered(
     answered: Mapping[str, Array], arrays: Mapping[str, Array], items: int, where: str
 ) -> None:
     """Nobody with an item left to see goes without an answer: NaN weights, say, answer nothing."""
+    if "item" not in answered:
+        return
     for row in np.flatnonzero(answered["item"][:, 0] == 0):
         excluded = np.unique(arrays["exclude"][row])
         left = items - 1 - np.count_nonzero((excluded > 0) & (excluded < items))
@@ -82,25 +96,41 @@ def _check_answered(
 
 
 def compare(wanted: Mapping[str, Array], seen: Mapping[str, Array], where: str) -> float:
-    """The largest difference of scores; raises ReleaseError where the answers are not the same."""
-    a, b = wanted["score"], seen["score"]
+    """The largest difference of scores (or of their parts); raises ReleaseError where the answers
+    are not the same."""
+    gaps = {name: _gap(a, seen[name], where) for name, a in wanted.items() if name != "item"}
+    bad = {name: gap > TOLERANCE for name, gap in gaps.items()}
+    if "item" in wanted:
+        swapped = wanted["item"] != seen["item"]
+        bad["score"] |= swapped & ~_tied(wanted["score"])
+    for name, found in bad.items():
+        if found.any():
+            place = tuple(np.argwhere(found)[0])
+            raise ReleaseError(
+                f"parity failed ({where}): row {place[0]}, {_said(seen, name, place)} instead of "
+                f"{_said(wanted, name, place)}",
+                remedy="The release was not written; mend the model or its export.",
+            )
+    return max(float(gap.max(initial=0)) for gap in gaps.values())
+
+
+def _gap(a: Array, b: Array, where: str) -> Array:
+    """How far the two are apart, 0 where both are -inf."""
     finite = np.isfinite(a)
     if a.shape != b.shape or not (finite == np.isfinite(b)).all() or np.isnan(b).any():
         raise ReleaseError(
             f"parity failed ({where}): another number of answers than eager PyTorch, or NaN",
             remedy="The release was not written; mend the model or its export.",
         )
-    gap = np.where(finite, np.abs(np.where(finite, a, 0) - np.where(finite, b, 0)), 0)
-    swapped = wanted["item"] != seen["item"]
-    if gap.max(initial=0) > TOLERANCE or (swapped & ~_tied(a)).any():
-        row, rank = np.argwhere((gap > TOLERANCE) | (swapped & ~_tied(a)))[0]
-        raise ReleaseError(
-            f"parity failed ({where}): row {row}, rank {rank + 1}: item "
-            f"{seen['item'][row, rank]} with {b[row, rank]:.6f} instead of item "
-            f"{wanted['item'][row, rank]} with {a[row, rank]:.6f}",
-            remedy="The release was not written; mend the model or its export.",
-        )
-    return float(gap.max(initial=0))
+    gap: Array = np.where(finite, np.abs(np.where(finite, a, 0) - np.where(finite, b, 0)), 0)
+    return gap
+
+
+def _said(answered: Mapping[str, Array], name: str, place: tuple[int, ...]) -> str:
+    value = f"{answered[name][place]:.6f}"
+    if "item" in answered:
+        return f"rank {place[1] + 1}: item {answered['item'][place]} with {value}"
+    return f"{name} {list(map(int, place[1:]))} = {value}"
 
 
 def _tied(score_BK: Array) -> Array:
@@ -130,6 +160,6 @@ def torchscript_answerer(path: Path) -> Answerer:
     @torch.inference_mode()
     def run(arrays: dict[str, Array]) -> Mapping[str, Array]:
         item, score = module(*(torch.from_numpy(a) for a in arrays.values()))
-        return {"item": item.numpy(), "score": score.numpy()}
+        return {"item": item.numpy(), "score": score.numpy()}  # only recommenders are TorchScript
 
     return run

@@ -21,8 +21,11 @@ from export.parity import Parity, check_parity
 from export.triton_config import backend_of, config_text
 from recommender import heldout
 from recommender import release as reading
-from recommender.contract import Limits, model_names
+from recommender.contract import EXPLAINER, Limits, kind_of, model_names
 from recommender.errors import ReleaseError
+from recommender.models.beside import modules
+from recommender.models.explain import signal_names
+from recommender.models.families import Blueprint
 from recommender.release import Index, read_release
 from recommender.runs import Run
 from recommender.verify import sha256
@@ -41,7 +44,7 @@ def publish(run: Run, repository: Path) -> int:
     with locked(repository, wait_s=_WAIT_S):
         index = index_of(repository)
         limits = run.blueprint.limits
-        models = model_names(run.blueprint.family)
+        models = model_names(run.blueprint.family, modules(run.graph, limits).keys())
         _check_limits(repository, index, limits, models)
         version = next_version(repository, index)
         staged = {model: repository / model / f"{STAGING}{version}" for model in models}
@@ -67,26 +70,27 @@ def publish(run: Run, repository: Path) -> int:
 def _stage(run: Run, staged: Mapping[str, Path], version: int) -> None:
     """Weights, catalogue and users, checked for parity, then release.json with their checksums."""
     blueprint, home = run.blueprint, next(iter(staged.values()))
-    weights = {}
+    weights, limits, kinds = {}, blueprint.limits, modules(run.graph, blueprint.limits)
     for model, folder in staged.items():
+        kind = kind_of(model)
         if backend_of(model) == "onnxruntime":
             weights[model] = folder / to_onnx.FILE
-            to_onnx.write_onnx(run.graph, blueprint.limits, weights[model])
+            to_onnx.write_onnx(kinds[kind], limits, weights[model], kind)
         else:
             weights[model] = folder / to_torchscript.FILE
-            to_torchscript.write_torchscript(run.graph, blueprint.limits, weights[model])
+            to_torchscript.write_torchscript(kinds[kind], limits, weights[model])
     parity = check_parity(
         run.graph,
         weights,
-        limits=blueprint.limits,
+        limits=limits,
         items=blueprint.items,
         clock=blueprint.clock,
         users=run.users,
     )
     golden.write(
-        run.graph,
+        kinds,
         home,
-        limits=blueprint.limits,
+        limits=limits,
         items=blueprint.items,
         clock=blueprint.clock,
         users=run.users,
@@ -118,6 +122,7 @@ def _content(
         "family": blueprint.family,
         "items": len(blueprint.catalogue),
         "models": models,
+        "signals": _signals(blueprint, models),
         "limits": dataclasses.asdict(blueprint.limits),
         "clock": blueprint.clock,
         "repurchase": blueprint.repurchase,
@@ -129,6 +134,19 @@ def _content(
         "parity": {model: dataclasses.asdict(report) for model, report in parity.items()},
         "files": files,
     }
+
+
+def _signals(blueprint: Blueprint, models: list[str]) -> list[str]:
+    """What the explainer takes a score apart into, in the order of its output; none without one."""
+    if EXPLAINER not in map(kind_of, models):
+        return []
+    names, room = signal_names(blueprint), blueprint.limits.signals
+    if len(names) > room:
+        raise ReleaseError(
+            f"the model has {len(names)} signals, an explainer has room for {room}",
+            remedy="Train with fewer trends: --set signals.half_life_days=1,7,30.",
+        )
+    return list(names)
 
 
 def _check_limits(repository: Path, index: Index, limits: Limits, models: tuple[str, ...]) -> None:

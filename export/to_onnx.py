@@ -16,38 +16,39 @@ import torch
 from torch import nn
 
 from export.examples import example
-from recommender.contract import Limits, inputs, outputs
+from recommender.contract import RECOMMENDER, Kind, Limits, inputs, outputs
 from recommender.errors import ReleaseError
 
 FILE = "model.onnx"
 OPSET = 18
 
 
-def write_onnx(graph: nn.Module, limits: Limits, path: Path) -> None:
+def write_onnx(graph: nn.Module, limits: Limits, path: Path, kind: Kind = RECOMMENDER) -> None:
     """Export `graph` and check that names and dynamic dimensions are the contract's.
 
     Raises ReleaseError where the exporter froze a dimension or renamed a tensor.
     """
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=limits.history)
-    shapes = {t.name: {0: batch} | ({1: length} if -1 in t.dims else {}) for t in inputs(limits)}
+    given, wanted = inputs(limits, kind), outputs(limits, kind)
+    shapes = {t.name: {0: batch} | ({1: length} if -1 in t.dims else {}) for t in given}
     # The exporter prints its progress, whatever `verbose` says.
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             graph,
-            tuple(torch.from_numpy(a) for a in example(limits).values()),
+            tuple(torch.from_numpy(a) for a in example(limits, kind).values()),
             dynamo=True,
             opset_version=OPSET,
             dynamic_shapes=shapes,
-            input_names=[t.name for t in inputs(limits)],
-            output_names=[t.name for t in outputs(limits)],
+            input_names=[t.name for t in given],
+            output_names=[t.name for t in wanted],
             verbose=False,
         )
     assert program is not None
     model = program.model_proto
     _strip(model)
-    _check(model, limits)
+    _check(model, limits, kind)
     onnx.save_model(model, path)
 
 
@@ -62,10 +63,10 @@ def _strip(model: onnx.ModelProto) -> None:
             holder.doc_string = ""
 
 
-def _check(model: onnx.ModelProto, limits: Limits) -> None:
+def _check(model: onnx.ModelProto, limits: Limits, kind: Kind) -> None:
     for found, wanted in (
-        (model.graph.input, inputs(limits)),
-        (model.graph.output, outputs(limits)),
+        (model.graph.input, inputs(limits, kind)),
+        (model.graph.output, outputs(limits, kind)),
     ):
         names = [v.name for v in found]
         if names != [t.name for t in wanted]:

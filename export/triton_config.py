@@ -4,7 +4,8 @@ The same text loads in NVIDIA's native C++ backends and in `serving/backends/`.
 This module knows Triton's config schema; it opens no connection.
 
 What the config says, and why:
-- inputs and outputs are the contract's; history is `-1`, so one model serves every length bucket;
+- inputs and outputs are the contract's for the kind of model that the name says; history is `-1`,
+  so one model serves every length bucket;
 - plain names: ONNX tensors have them, TorchScript inputs are found by forward() argument name,
   and its outputs are taken in the order written here (they are no `NAME__INDEX`);
 - `instance_group` KIND_AUTO: a GPU where there is one, else the CPU; one instance, since an
@@ -13,8 +14,9 @@ What the config says, and why:
 - no `default_queue_policy`, not even a queue size: with one, this server's batcher closes a batch
   that cannot grow (other length, no room) only after half a second, again and again (measured on
   2.51: 48 mixed requests took 12 s instead of .02); limits and deadlines are the callers';
-- warm-up at batch 1 and at the largest batch for every length bucket, TorchScript several times
-  since its first runs compile; all-zero inputs are valid: padding, "unknown", "no filter";
+- warm-up at batch 1 and at the largest batch for every length bucket (where there is a history),
+  TorchScript several times since its first runs compile; all-zero inputs are valid: padding,
+  "unknown", "no filter";
 - `version_policy all`: a folder that is there can be loaded; `recserve serve` narrows this to
   exact versions in its load request, so the committed file never changes.
 """
@@ -29,7 +31,7 @@ from typing import Any, Literal
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from recommender.contract import Limits, Tensor, inputs, outputs
+from recommender.contract import Kind, Limits, Tensor, inputs, kind_of, outputs
 from recommender.errors import ReleaseError, shown
 
 Backend = Literal["onnxruntime", "pytorch"]
@@ -63,20 +65,20 @@ class ServingConfig:
 
 def backend_of(model_name: str) -> Backend:
     """By the model's name: every model is ONNX, but for the recommender's TorchScript twin."""
-    return "onnxruntime" if model_name.endswith("_onnx") else "pytorch"
+    return "pytorch" if model_name.endswith("_torchscript") else "onnxruntime"
 
 
 def config_text(
     model_name: str, backend: Backend, limits: Limits, serving: ServingConfig | None = None
 ) -> str:
     """The whole `config.pbtxt` of one model, the same text for the same arguments."""
-    serving = serving or ServingConfig()
+    serving, kind = serving or ServingConfig(), kind_of(model_name)
     config = model_config_pb2.ModelConfig(
         name=model_name,
         backend=backend,
         max_batch_size=limits.max_batch_size,
-        input=[_tensor(model_config_pb2.ModelInput, t) for t in inputs(limits)],
-        output=[_tensor(model_config_pb2.ModelOutput, t) for t in outputs(limits)],
+        input=[_tensor(model_config_pb2.ModelInput, t) for t in inputs(limits, kind)],
+        output=[_tensor(model_config_pb2.ModelOutput, t) for t in outputs(limits, kind)],
         instance_group=[
             model_config_pb2.ModelInstanceGroup(
                 kind=model_config_pb2.ModelInstanceGroup.KIND_AUTO, count=serving.instance_count
@@ -85,7 +87,7 @@ def config_text(
         dynamic_batching=model_config_pb2.ModelDynamicBatching(
             max_queue_delay_microseconds=serving.queue_delay_us
         ),
-        model_warmup=_warmup(backend, limits),
+        model_warmup=_warmup(backend, limits, kind),
     )
     config.version_policy.all.SetInParent()
     threads = (serving.intra_op_threads, serving.inter_op_threads)
@@ -149,13 +151,16 @@ def _tensor(kind: Any, tensor: Tensor) -> Any:
     return kind(name=tensor.name, data_type=_type(tensor), dims=tensor.dims)
 
 
-def _warmup(backend: Backend, limits: Limits) -> Iterable[Any]:
-    for length in limits.length_buckets:
+def _warmup(backend: Backend, limits: Limits, kind: Kind) -> Iterable[Any]:
+    tensors = inputs(limits, kind)
+    dynamic = any(-1 in tensor.dims for tensor in tensors)
+    for length in limits.length_buckets if dynamic else (None,):
         for batch in dict.fromkeys((1, limits.max_batch_size)):
+            name = f"batch_{batch}" if length is None else f"batch_{batch}_length_{length}"
             sample = model_config_pb2.ModelWarmup(
-                name=f"batch_{batch}_length_{length}", batch_size=batch, count=WARMUP_RUNS[backend]
+                name=name, batch_size=batch, count=WARMUP_RUNS[backend]
             )
-            for tensor in inputs(limits):
+            for tensor in tensors:
                 dims = [length if d == -1 else d for d in tensor.dims]
                 sample.inputs[tensor.name].CopyFrom(
                     model_config_pb2.ModelWarmup.Input(

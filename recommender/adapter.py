@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from recommender.config import Config
-from recommender.contract import model_names
+from recommender.contract import KINDS, model_names
 from recommender.data.dataset import Dataset
 from recommender.data.split import newest, requests
 from recommender.errors import BadInput, DataError, RunError, shown
@@ -38,8 +38,8 @@ from recommender.users import Users
 
 Build = Callable[[Dataset], nn.Module]
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
-# Names that models of every release may have, whatever its family.
-_TAKEN = {"recommender_onnx", "similar_items_onnx", "ranker_onnx", "explainer_onnx",
+# Models of ours, and names that would pass for one of the other kinds.
+_TAKEN = {*(f"{kind}_onnx" for kind in KINDS),
           *(model for family in FAMILIES for model in model_names(family))}  # fmt: skip
 
 

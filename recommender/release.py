@@ -6,6 +6,7 @@
         config.pbtxt
         3/  model.onnx  release.json  catalogue.parquet  users.parquet
       recommender_torchscript/3/  model.pt
+      similar_items/3/  ranker/3/  explainer/3/   model.onnx each
 
 `export/releases.py` writes what this module reads. Files only: no server, no torch.
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from recommender.catalogue import Catalogue
-from recommender.contract import Limits
+from recommender.contract import RECOMMENDER, Limits, kind_of
 from recommender.errors import ReleaseError, shown
 from recommender.features import UserFeatures
 from recommender.users import Users
@@ -54,6 +55,11 @@ class Release:
     @property
     def home(self) -> Path:
         return self.repository / self.models[0] / str(self.version)
+
+    @property
+    def recommenders(self) -> tuple[str, ...]:
+        """Of the models, those that recommend: all that BentoML asks for `/v1/recommend`."""
+        return tuple(model for model in self.models if kind_of(model) == RECOMMENDER)
 
     @cached_property
     def catalogue(self) -> Catalogue:

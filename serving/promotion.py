@@ -20,6 +20,7 @@ from export import golden
 from export.index import choose, locked
 from export.parity import compare
 from recommender import heldout
+from recommender.contract import kind_of
 from recommender.errors import ReleaseError, Unavailable
 from recommender.metrics import Estimate
 from recommender.release import Release, read_index, read_release
@@ -113,7 +114,7 @@ async def _prepare(server: Running, release: Release) -> None:
 
 async def _check_golden(triton: Control, release: Release) -> None:
     for one in golden.read(release.home):
-        for model in release.models:
+        for model in (m for m in release.models if kind_of(m) == one.kind):
             seen = await triton.tensors.infer(
                 model, release.version, one.inputs, timeout_s=_GOLDEN_S
             )

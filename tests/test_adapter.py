@@ -31,18 +31,20 @@ from test_backends import (  # noqa: F401 - the suite, collected here over these
     test_times_long_after_the_training_data_change_nothing,
 )
 
-from export.parity import compare, onnx_answerer
+from export.parity import TOLERANCE, compare, onnx_answerer
 from export.releases import publish
 from recommender import config, runs
 from recommender.adapter import adapt, builder
-from recommender.contract import Limits
+from recommender.contract import Limits, inputs
 from recommender.data.dataset import Dataset
 from recommender.errors import RunError
 from recommender.features import Request, tensors
 from recommender.models import exported
 from recommender.models.graph import answer
 from recommender.protocols import evaluate, split_of
+from recommender.release import read_release
 from recommender.runs import Run
+from recommender.users import History
 from serving import cli
 
 DOCS = Path(__file__).parent.parent / "docs" / "models.md"
@@ -217,6 +219,31 @@ def test_a_program_of_another_catalogue_is_refused(folders: Mapping[str, Path]) 
         exported.read(folders["sasrec"] / exported.FILE, 152)
 
 
+def test_beside_it_are_similar_items_and_a_ranker_but_nobody_takes_its_scores_apart(
+    adapted: Mapping[str, Run], stack: Stack
+) -> None:
+    run, limits = adapted["sasrec"], adapted["sasrec"].blueprint.limits
+    assert read_release(stack.repository).details["signals"] == []
+    asked = tensors([Request(history=run.users.history(3))], limits)
+    answered = _triton(stack.grpc, "sasrec_onnx")(asked)
+    candidates = np.zeros((1, limits.candidates), np.int64)
+    candidates[:, : limits.answers] = answered["item"]
+    about = {**{t.name: asked[t.name] for t in inputs(limits)[:5]}, "candidates": candidates}
+    ranked = _triton(stack.grpc, "sasrec_ranker")(about)["score"][:, : limits.answers]
+    assert np.abs(ranked - answered["score"]).max() < TOLERANCE
+
+    # The items most like one are what the model recommends to whose history is that item.
+    alone = History(
+        items=np.array([20]), times=np.array([run.blueprint.clock]), weights=np.ones(1, np.float32)
+    )
+    visitor = Request(history=alone, request_time=run.blueprint.clock, exclude=alone.items)
+    visiting = tensors([visitor], limits)
+    query = {"query_item": np.array([[20]]), "exclude": np.zeros_like(visiting["exclude"]),
+             "category_filter": visiting["category_filter"]}  # fmt: skip
+    similar = _triton(stack.grpc, "sasrec_similar_items")(query)
+    compare(answer(run.graph, visiting, limits), similar, "a visitor")
+
+
 # --- what is measured
 
 
@@ -310,7 +337,7 @@ def test_a_release_without_held_out_metrics_is_listed(
     assert "sasrec_onnx" in capsys.readouterr().out
     assert cli.run([*command, "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert row["models"] == ["sasrec_onnx"]
+    assert row["models"] == ["sasrec_onnx", "sasrec_similar_items", "sasrec_ranker"]
     assert row["ndcg@10"] is None
 
 

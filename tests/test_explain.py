@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 
+from export.parity import check_parity
+from export.to_onnx import write_onnx
 from recommender import config
 from recommender.batch import Question, request_of
 from recommender.config import HEADS
-from recommender.contract import Array
+from recommender.contract import EXPLAINER, Array
 from recommender.data.dataset import Dataset
 from recommender.data.synthetic import successor
 from recommender.errors import NotFound
 from recommender.explain import explain
 from recommender.features import tensors
+from recommender.models.beside import modules
 from recommender.models.deep import Deep
 from recommender.models.explain import Explainer, signal_names, take_apart
 from recommender.models.graph import Graph, answer
+from recommender.models.scorer import UserInputs
 from recommender.models.signals import Reading
 from recommender.reasons import Wording
 from recommender.runs import Run
@@ -264,49 +265,32 @@ def test_a_scorer_of_foreign_make_is_refused(run: Run) -> None:
 
 
 def test_the_exported_explainer_says_what_eager_pytorch_says(stirred: Run, tmp_path: Path) -> None:
-    count, explainer = 8, Explainer(stirred.graph).eval().requires_grad_(False)
-    rng = np.random.default_rng(0)
+    blueprint, path = stirred.blueprint, tmp_path / "model.onnx"
+    explainer = modules(stirred.graph, blueprint.limits)[EXPLAINER]
+    write_onnx(explainer, blueprint.limits, path, EXPLAINER)
+    checked = check_parity(
+        stirred.graph, {EXPLAINER: path}, limits=blueprint.limits, items=blueprint.items,
+        clock=blueprint.clock, users=stirred.users,
+    )  # fmt: skip
+    assert checked[EXPLAINER].rows > 200
 
-    def batch(rows: range, length: int) -> dict[str, Array]:
-        asked = _asked(stirred, rows, length)
-        candidates = rng.integers(-1, ITEMS + 3, (len(rows) + 1, count))
-        candidates[:, 1] = candidates[:, 0]
-        return {**{name: asked[name] for name in list(asked)[:5]}, "candidates": candidates}
 
-    example = batch(range(2), 24)
-    arguments = tuple(torch.from_numpy(array) for array in example.values())
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=200)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            explainer,
-            arguments,
-            dynamo=True,
-            opset_version=18,
-            dynamic_shapes={
-                name: axes if name.startswith("history") else {0: axes[0]} for name in example
-            },
-            input_names=list(example),
-            output_names=["signal", "value", "history_share"],
-            verbose=False,
-        )
-        traced = torch.jit.trace(explainer, arguments, check_trace=False)
-    assert program is not None
-    program.save(tmp_path / "explainer.onnx")
-    session = onnxruntime.InferenceSession(
-        str(tmp_path / "explainer.onnx"), providers=["CPUExecutionProvider"]
-    )
-    for rows, length in ((range(0), 16), (range(7), 16), (range(20), 64), (range(3), 200)):
-        arrays = batch(rows, length)
-        expected = explainer(*(torch.from_numpy(array) for array in arrays.values()))
-        script = traced(*(torch.from_numpy(array) for array in arrays.values()))
-        for wanted, onnx, torchscript in zip(
-            expected, session.run(None, arrays), script, strict=True
-        ):
-            assert onnx.shape == wanted.shape
-            assert np.abs(onnx - wanted.numpy()).max() < 1e-4
-            assert (torchscript - wanted).abs().max() < 1e-4
+def test_rounding_does_not_decide_what_is_explained(stirred: Run) -> None:
+    """All hidden units at their folds, moved to either side by as much as backends differ."""
+    asked, scorer = _asked(stirred, [3]), deepcopy(stirred.graph.scorer)
+    user = stirred.graph.user(*UserInputs.of(asked))
+    assert isinstance(scorer, Deep)
+    with torch.inference_mode():
+        said = [*scorer.mixer.said(user, scorer.tables), *scorer.others(user, scorer.query(user))]
+        _, asked_BH = scorer.mixer.asked(user)
+        hidden_H = scorer.mixer.first_of_signals @ torch.stack(said, dim=1)[0, :, 7] + asked_BH[0]
+    parts, bias_H = [], scorer.mixer.first.bias.detach().clone()
+    for side in (-1e-6, 1e-6):
+        with torch.no_grad():
+            scorer.mixer.first.bias.copy_(bias_H - hidden_H + side)
+        graph = stirred.blueprint.graph(scorer)
+        parts.append(take_apart(Explainer(graph), asked, np.full((2, 1), 7))[0][0])
+    assert np.abs(parts[0] - parts[1]).max() < 1e-3
 
 
 def test_the_command_explains_the_best_items_in_words_and_in_numbers(

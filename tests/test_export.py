@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,23 @@ from export.parity import check_parity, compare
 from export.releases import publish
 from export.triton_config import backend_of, config_text
 from recommender import config
-from recommender.contract import RECOMMENDER_ONNX, RECOMMENDER_TORCHSCRIPT
+from recommender.contract import (
+    EXPLAINER,
+    RANKER,
+    RECOMMENDER_ONNX,
+    RECOMMENDER_TORCHSCRIPT,
+    SIMILAR_ITEMS,
+)
 from recommender.data.dataset import Dataset
 from recommender.errors import ReleaseError
+from recommender.models.explain import signal_names
 from recommender.release import read_index, read_release
 from recommender.runs import Run
 from recommender.train import blueprint_of, fit_run
 from serving.promotion import promote
 
 ROOT = Path(__file__).parent.parent
+BESIDE = (SIMILAR_ITEMS, RANKER, EXPLAINER)
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +44,32 @@ def popularity(dataset: Dataset) -> Run:
     return fit_run(blueprint, dataset.users, dataset)
 
 
-def test_a_release_names_its_files_and_they_are_what_was_written(repository: Path) -> None:
+@pytest.fixture(scope="module")
+def published(popularity: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three releases of it."""
+    folder = tmp_path_factory.mktemp("popularity") / "repository"
+    assert [publish(popularity, folder) for _ in range(3)] == [1, 2, 3]
+    return folder
+
+
+@pytest.fixture
+def three(published: Path, tmp_path: Path) -> Path:
+    """A copy of them, to write to."""
+    return Path(shutil.copytree(published, tmp_path / "repository"))
+
+
+def test_a_release_names_its_files_and_they_are_what_was_written(
+    run: Run, repository: Path
+) -> None:
     release = read_release(repository)
     assert release.version == 1
-    assert release.models == (RECOMMENDER_ONNX, RECOMMENDER_TORCHSCRIPT)
+    assert release.models == (RECOMMENDER_ONNX, RECOMMENDER_TORCHSCRIPT, *BESIDE)
     found = {str(p.relative_to(repository)) for m in release.models
              for p in (repository / m / "1").iterdir()}  # fmt: skip
     assert found == {*release.files, f"{RECOMMENDER_ONNX}/1/release.json"}
-    assert release.details["parity"][RECOMMENDER_ONNX]["rows"] > 200
+    assert {report["rows"] > 200 for report in release.details["parity"].values()} == {True}
+    assert set(release.details["parity"]) == set(release.models)
+    assert tuple(release.details["signals"]) == signal_names(run.blueprint)
     assert len(release.catalogue) == 150
     assert len(release.users) == 300
 
@@ -52,8 +79,6 @@ def test_a_release_names_its_files_and_they_are_what_was_written(repository: Pat
              "recommender_onnx/1/catalogue.parquet"]
 )  # fmt: skip
 def test_one_flipped_bit_is_found(repository: Path, tmp_path: Path, name: str) -> None:
-    import shutil
-
     copy = tmp_path / "repository"
     shutil.copytree(repository, copy)
     content = bytearray((copy / name).read_bytes())
@@ -68,36 +93,30 @@ def test_a_repository_without_a_release_says_how_to_make_one(tmp_path: Path) -> 
         read_release(tmp_path)
 
 
-def test_the_first_release_serves_and_later_ones_wait(popularity: Run, tmp_path: Path) -> None:
-    assert [publish(popularity, tmp_path) for _ in range(2)] == [1, 2]
-    index = read_index(tmp_path)
+def test_the_first_release_serves_and_later_ones_wait(three: Path) -> None:
+    index = read_index(three)
     assert index.serving == 1
-    assert sorted(index.releases) == [1, 2]
-    assert read_release(tmp_path, 2).models == ("popularity_onnx",)
+    assert sorted(index.releases) == [1, 2, 3]
+    assert read_release(three, 2).models == (
+        "popularity_onnx", *(f"popularity_{kind}" for kind in BESIDE)
+    )  # fmt: skip
 
 
-def test_a_promoted_release_serves_and_a_broken_one_is_refused(
-    popularity: Run, tmp_path: Path
-) -> None:
-    for _ in range(3):
-        publish(popularity, tmp_path)
-    promote(tmp_path, 2)
-    assert read_release(tmp_path).version == 2
-    (tmp_path / "popularity_onnx" / "3" / "model.onnx").write_bytes(b"broken")
+def test_a_promoted_release_serves_and_a_broken_one_is_refused(three: Path) -> None:
+    promote(three, 2)
+    assert read_release(three).version == 2
+    (three / "popularity_onnx" / "3" / "model.onnx").write_bytes(b"broken")
     for version, reason in ((3, "corrupted"), (7, "not in")):
         with pytest.raises(ReleaseError, match=reason):
-            promote(tmp_path, version)
-    assert read_release(tmp_path).version == 2
+            promote(three, version)
+    assert read_release(three).version == 2
 
 
-def test_the_same_run_exported_twice_gives_the_same_weights_file(
-    popularity: Run, tmp_path: Path
-) -> None:
-    for _ in range(2):
-        publish(popularity, tmp_path)
-    first, second = (read_release(tmp_path, v).files for v in (1, 2))
-    model = "popularity_onnx/{}/model.onnx"
-    assert first[model.format(1)] == second[model.format(2)]
+def test_the_same_run_exported_twice_gives_the_same_weights_files(three: Path) -> None:
+    first, second = (read_release(three, v) for v in (1, 2))
+    for model in first.models:
+        one, other = (r.files[f"{model}/{r.version}/model.onnx"] for r in (first, second))
+        assert one == other
 
 
 def test_an_interrupted_export_leaves_the_release_before_it(
@@ -149,14 +168,15 @@ def test_other_limits_need_another_repository(
     assert sorted(read_index(tmp_path).releases) == [1]
 
 
+@pytest.mark.parametrize("model", [RECOMMENDER_ONNX, *BESIDE])
 def test_a_file_of_other_weights_fails_parity_and_nothing_is_published(
-    run: Run, popularity: Run, repository: Path
+    run: Run, popularity: Run, repository: Path, model: str
 ) -> None:
     blueprint = run.blueprint
-    with pytest.raises(ReleaseError, match="parity failed"):
+    with pytest.raises(ReleaseError, match=f"parity failed.*{model}"):
         check_parity(
             popularity.graph,
-            {RECOMMENDER_ONNX: repository / RECOMMENDER_ONNX / "1" / "model.onnx"},
+            {model: repository / model / "1" / "model.onnx"},
             limits=blueprint.limits, items=blueprint.items, clock=blueprint.clock, users=run.users,
         )  # fmt: skip
 

@@ -80,6 +80,10 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     toy.add_model(repository, "recommender_onnx", "onnxruntime", folder / "model.onnx")
     toy.add_model(repository, "recommender_torchscript", "pytorch", folder / "model.pt")
     models = model_names("deep")
+    recommender = (repository / "recommender_onnx" / "config.pbtxt").read_text()
+    for model in models[2:]:  # only that they load counts here: the toy again, under their names
+        config = recommender.replace('"recommender_onnx"', f'"{model}"')
+        toy.add_model(repository, model, "onnxruntime", folder / "model.onnx", config=config)
     bento_process.write_release(repository, toy.LIMITS, items=toy.ITEMS - 1, models=models)
     program, *arguments = main_container("triton")["args"]
     assert program == "tritonserver"

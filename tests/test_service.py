@@ -31,7 +31,7 @@ LIMITS = Limits(
     length_buckets=(4, 16),
     max_batch_size=8,
 )
-MODELS = ("recommender_onnx", "recommender_torchscript")
+MODELS = ("recommender_onnx", "recommender_torchscript", "ranker")
 NOBODY = "grpc://127.0.0.1:18199"
 
 
@@ -211,6 +211,7 @@ def test_a_body_outside_the_schema_is_refused_naming_field_value_and_remedy(
     ("method", "path", "content", "headers", "status"),
     [
         ("POST", "/v1/recommend", b'{"model": "nope"}', {}, 404),
+        ("POST", "/v1/recommend", b'{"model": "ranker"}', {}, 404),
         ("POST", "/v1/nothing", b"{}", {}, 404),
         ("GET", "/v1/recommend", None, {}, 405),
         ("DELETE", "/metrics", None, {}, 405),

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from export.triton_config import ServingConfig, config_text
-from recommender.contract import Limits, inputs, outputs
+from export.triton_config import ServingConfig, backend_of, config_text
+from recommender.contract import KINDS, Limits, inputs, kind_of, model_names, outputs
 
 LIMITS = Limits(user_features=3, category_words=2, length_buckets=(16, 64, 200))
 BACKENDS = ("onnxruntime", "pytorch")
 
 
-def parsed(backend, serving=None):
-    text = config_text("recommender", backend, LIMITS, serving)
+BESIDE = KINDS[1:]
+
+
+def parsed(backend, serving=None, model="recommender"):
+    text = config_text(model, backend, LIMITS, serving)
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_tensors_are_the_contracts_in_its_order(backend):
-    config = parsed(backend)
+@pytest.mark.parametrize(
+    ("backend", "model"), [*((b, "recommender") for b in BACKENDS), *product(BACKENDS[:1], BESIDE)]
+)
+def test_tensors_are_the_contracts_in_its_order(backend, model):
+    config, kind = parsed(backend, model=model), kind_of(model)
     for written, wanted in (
-        (config.input, inputs(LIMITS)),
-        (config.output, outputs(LIMITS)),
+        (config.input, inputs(LIMITS, kind)),
+        (config.output, outputs(LIMITS, kind)),
     ):
         assert [
             (t.name, model_config_pb2.DataType.Name(t.data_type), tuple(t.dims)) for t in written
         ] == [(t.name, f"TYPE_{t.datatype}", t.dims) for t in wanted]
     assert config.max_batch_size == LIMITS.max_batch_size
-    assert (config.name, config.backend) == ("recommender", backend)
+    assert (config.name, config.backend) == (model, backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -72,6 +79,19 @@ def test_warm_up_covers_every_length_bucket_alone_and_in_a_full_batch(backend):
         lengths = {tuple(sample.inputs[f"history{end}"].dims) for end in ("", "_time", "_weight")}
         assert len(lengths) == 1
     assert {s.count for s in samples} == {3 if backend == "pytorch" else 1}
+
+
+def test_a_model_without_a_history_is_warmed_up_alone_and_in_a_full_batch():
+    samples = parsed("onnxruntime", model="similar_items").model_warmup
+    assert [sample.batch_size for sample in samples] == [1, 64]
+    assert list(samples[0].inputs["query_item"].dims) == [1]
+
+
+def test_every_model_of_a_family_says_its_kind():
+    assert [kind_of(model) for model in model_names("deep")] == ["recommender", *KINDS]
+    assert [kind_of(model) for model in model_names("item-knn")] == list(KINDS)
+    assert model_names("item-knn", {"ranker"}) == ("item_knn_onnx", "item_knn_ranker")
+    assert [backend_of(model) for model in model_names("deep")].count("pytorch") == 1
 
 
 def test_the_same_arguments_give_the_same_text_which_says_it_is_generated():

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recommender.config import HEADS, SignalConfig
+from recommender.models.baselines import TIE
 from recommender.models.encoder import Encoder
 from recommender.models.mixer import Mixer
 from recommender.models.scorer import UserInputs
@@ -52,16 +53,33 @@ class Deep(nn.Module):
         mixed_BN: Tensor = self.mixer(user, self.tables, self.others(user, query_BD))
         return mixed_BN
 
+    def alike(self, user: UserInputs) -> Tensor:
+        """[B, N]: what the history alone says of every item, each signal that reads it weighed as
+        for this user. What is wanted anyway (trends, popularity, taste) breaks ties only."""
+        said = self.mixer.said(user, self.tables)
+        if self.encoder is not None:
+            said.append(self.encoded(user, self.query(user)))
+        popular_BN = (self.tables.popularity * TIE).expand(user.history_BL.shape[0], -1)
+        if not said:
+            return popular_BN.clone()
+        weight_BS, _ = self.mixer.asked(user)
+        signals_BSN = torch.stack(said, dim=1)
+        return (weight_BS[:, None, : len(said)] @ signals_BSN)[:, 0] + popular_BN
+
+    def encoded(self, user: UserInputs, query_BD: Tensor) -> Tensor:
+        """[B, N]: the encoder's signal."""
+        logits_BN = F.linear(query_BD, self.table, self.bias)
+        centred_BN = logits_BN - logits_BN.mean(dim=1, keepdim=True)
+        if _FOR_STRANGERS & set(self.mixer.use):
+            # With nothing to encode, its guess only misleads the mixer (docs/quality.md).
+            centred_BN = centred_BN * (user.history_BL[:, -1:] > 0).to(torch.float32)
+        return centred_BN / _LOGIT
+
     def others(self, user: UserInputs, query_BD: Tensor | None) -> list[Tensor]:
         """[B, N] for each signal of `other_names`."""
         found, batch, use = [], user.history_BL.shape[0], self.mixer.use
         if query_BD is not None:
-            logits_BN = F.linear(query_BD, self.table, self.bias)
-            centred_BN = logits_BN - logits_BN.mean(dim=1, keepdim=True)
-            if _FOR_STRANGERS & set(use):
-                # With nothing to encode, its guess only misleads the mixer (docs/quality.md).
-                centred_BN = centred_BN * (user.history_BL[:, -1:] > 0).to(torch.float32)
-            found.append(centred_BN / _LOGIT)
+            found.append(self.encoded(user, query_BD))
         if "trend" in use:
             found += self.tables.trends(user.request_time_B1)
         if "popularity" in use:

@@ -10,7 +10,8 @@
 The deep model's score is a weighted sum of signals plus a small network of one hidden layer.
 Each of its hidden units is linear where it is active and 0 elsewhere, so that for one item the
 whole score is linear in the signals. What a signal says of every item alike tells nothing of
-this one: only what lies above its mean counts for it, the rest is the last signal, "context".
+this one: only what lies above its mean counts for it, the rest is the last signal, "context"
+(and what a unit adds that is only just active).
 
 `history_share` is exact, too: a reading of the history (a head) is a sum over its events, and
 its part of the score is shared out as such. The encoder's is not: attention is no sum, and what
@@ -39,8 +40,12 @@ from recommender.models.mixer import Mixer, standardised
 from recommender.models.scorer import Scorer, UserInputs
 from recommender.models.signals import Reading, Tables
 
+Explainable = Deep | OneTable | Popularity
 CONTEXT = "context"
 POPULARITY = "popularity"
+# Over this stretch above 0 a hidden unit opens. At a step, rounding would decide what a unit that
+# is just there adds to which signal, and no two backends would agree.
+_FOLD = 0.1
 
 
 class Parts(NamedTuple):
@@ -53,18 +58,19 @@ class Parts(NamedTuple):
 
 class Explainer(nn.Module):
     """`graph` is a fitted one. forward() takes the contract's first five inputs and `candidates`
-    INT64 [B, C]; signals are in the order of `signal_names`.
+    INT64 [B, C]; signals are in the order of `signal_names`, then 0 up to `room` of them.
 
     Raises NotFound for a scorer that is none of ours: what it adds up is not known.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, room: int = 0) -> None:
         super().__init__()
-        if not isinstance(graph.scorer, Deep | OneTable | Popularity):
+        if not isinstance(graph.scorer, Explainable):
             raise NotFound(
                 f"there is no explanation of a {type(graph.scorer).__name__}",
                 remedy="Explain a run of deep, ease, item-knn, content or popularity.",
             )
+        self.room = room
         self.model = graph  # under the name "graph" torch.export would not find it
 
     def forward(
@@ -82,7 +88,8 @@ class Explainer(nn.Module):
         parts = _parts(self.model.scorer, user, candidates_BC)
         item_BC1 = (candidates_BC > 0)[:, :, None]
         signal, value, share = (torch.where(item_BC1, part, 0.0) for part in parts)
-        return signal, value, share
+        empty = (0, max(0, self.room - signal.shape[2]))
+        return F.pad(signal, empty), F.pad(value, empty), share
 
 
 def signal_names(blueprint: Blueprint) -> tuple[str, ...]:
@@ -157,9 +164,13 @@ def _linear(mixer: Mixer, user: UserInputs, signals_BSC: Tensor) -> tuple[Tensor
     [B, S, C], and the constant [B, C]."""
     weight_BS, asked_BH = mixer.asked(user)
     hidden_BHC = mixer.first_of_signals @ signals_BSC + asked_BH[:, :, None]
-    slope_BHC = torch.where(hidden_BHC > 0, mixer.second.weight[0][:, None], 0.0)
+    second_H1 = mixer.second.weight[0][:, None]
+    open_BHC = (hidden_BHC / _FOLD).clamp(0.0, 1.0)
+    slope_BHC = open_BHC * second_H1
     coefficient_BSC = weight_BS[:, :, None] + mixer.first_of_signals.T @ slope_BHC
-    return coefficient_BSC, (slope_BHC * asked_BH[:, :, None]).sum(dim=1)
+    rest_BHC = second_H1 * (hidden_BHC.relu() - open_BHC * hidden_BHC)
+    constant_BHC = slope_BHC * asked_BH[:, :, None] + rest_BHC
+    return coefficient_BSC, constant_BHC.sum(dim=1)
 
 
 def _each(tables: Tables, reading: Reading, place_BN: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from recommender.catalogue import Catalogue
-from recommender.contract import Array, Limits, inputs
+from recommender.contract import RECOMMENDER, Array, Kind, Limits, inputs, outputs
 from recommender.models.scorer import Scorer, UserInputs
 from recommender.models.selection import Selection
 
@@ -78,7 +77,10 @@ class Graph(nn.Module):
 
 
 @torch.inference_mode()
-def answer(graph: nn.Module, arrays: Mapping[str, Array], limits: Limits) -> dict[str, Array]:
-    """Run one batch of the contract's inputs through `graph`, in eager PyTorch."""
-    item, score = graph(*(torch.from_numpy(arrays[t.name]) for t in inputs(limits)))
-    return {"item": item.numpy().astype(np.int64), "score": score.numpy()}
+def answer(
+    module: nn.Module, arrays: Mapping[str, Array], limits: Limits, kind: Kind = RECOMMENDER
+) -> dict[str, Array]:
+    """Run one batch of the contract's inputs through `module`, in eager PyTorch."""
+    found = module(*(torch.from_numpy(arrays[t.name]) for t in inputs(limits, kind)))
+    named = zip(outputs(limits, kind), found, strict=True)
+    return {tensor.name: value.numpy().astype(tensor.dtype) for tensor, value in named}

@@ -46,7 +46,7 @@ class Selection(nn.Module):
         minus_BE = torch.full_like(exclude_BE, NEVER, dtype=scores_BN.dtype)
         scores_BN = (scores_BN + self.bias).scatter_add_(1, exclude_BE, minus_BE)
 
-        rounded_BN = (scores_BN.clamp(-SCORE_LIMIT, SCORE_LIMIT) * SCORE_STEPS).round()
+        rounded_BN = _rounded(scores_BN)
         shown_BN = (scores_BN > NEVER / 2) & self._wanted(category_filter_BW)
         keys_BN = torch.where(
             shown_BN, rounded_BN.to(torch.int64) * _INDEX_SPAN - self.index, _NO_KEY
@@ -60,6 +60,12 @@ class Selection(nn.Module):
         score_BK = rounded_BN.gather(1, item_BK) / SCORE_STEPS
         return item_BK, torch.where(found_BK, score_BK, -torch.inf)
 
+    def of(self, scores_BN: Tensor, item_BC: Tensor) -> Tensor:
+        """[B, C]: the score with which forward() would show each item; -inf for padding, and for
+        what no answer shows."""
+        score_BC = (scores_BN + self.bias).gather(1, item_BC)
+        return torch.where(score_BC > NEVER / 2, _rounded(score_BC) / SCORE_STEPS, -torch.inf)
+
     def _wanted(self, category_filter_BW: Tensor) -> Tensor:
         """[B, N]: the item has any of the wanted categories, or none is wanted."""
         wanted_BN = (category_filter_BW == 0).all(dim=1, keepdim=True)
@@ -67,3 +73,8 @@ class Selection(nn.Module):
             both_BN = self.category_words[:, word] & category_filter_BW[:, word : word + 1]
             wanted_BN = wanted_BN | (both_BN != 0)
         return wanted_BN
+
+
+def _rounded(scores: Tensor) -> Tensor:
+    """In steps of 1/SCORE_STEPS."""
+    return (scores.clamp(-SCORE_LIMIT, SCORE_LIMIT) * SCORE_STEPS).round()

@@ -46,7 +46,7 @@ def export(
     typer.echo(f"release {version}: {', '.join(release.models)} in {repository}")
     for name, parity in release.details["parity"].items():
         typer.echo(
-            f"  {name}: {parity['identical']} of {parity['rows']} rows list the same items as "
+            f"  {name}: {parity['identical']} of {parity['rows']} rows say the same as "
             f"eager PyTorch, scores within {parity['largest_difference']:.1e}"
         )
     for added in release.details["training"].get("added", ()):
