@@ -109,7 +109,7 @@ def compare(wanted: Mapping[str, Array], seen: Mapping[str, Array], where: str) 
             raise ReleaseError(
                 f"parity failed ({where}): row {place[0]}, {_said(seen, name, place)} instead of "
                 f"{_said(wanted, name, place)}",
-                remedy="The release was not written; mend the model or its export.",
+                remedy="Mend the model or its export: it is not served.",
             )
     return max(float(gap.max(initial=0)) for gap in gaps.values())
 
@@ -120,7 +120,7 @@ def _gap(a: Array, b: Array, where: str) -> Array:
     if a.shape != b.shape or not (finite == np.isfinite(b)).all() or np.isnan(b).any():
         raise ReleaseError(
             f"parity failed ({where}): another number of answers than eager PyTorch, or NaN",
-            remedy="The release was not written; mend the model or its export.",
+            remedy="Mend the model or its export: it is not served.",
         )
     gap: Array = np.where(finite, np.abs(np.where(finite, a, 0) - np.where(finite, b, 0)), 0)
     return gap
