@@ -62,7 +62,9 @@ def wait_ready(url: str, process: subprocess.Popen[str], log: Path) -> None:
     while time.monotonic() < until:
         assert process.poll() is None, log.read_text()
         try:
-            if httpx.get(f"{url}/readyz", timeout=2).status_code == 200:
+            # BentoML is ready with the model that serves; `serve` says when all are loaded.
+            ready = httpx.get(f"{url}/readyz", timeout=2).status_code == 200
+            if ready and "is served at" in log.read_text():
                 return
         except httpx.TransportError:
             pass
