@@ -141,7 +141,7 @@ def test_what_serves_is_told(stack: Stack, repository: Path) -> None:
     promote(repository, 1)
     with RecserveClient(stack.url) as bento:
         served = bento.release()
-    assert (served.release, served.models) == (1, [MODEL])
+    assert (served.release, served.models[0]) == (1, MODEL)
     assert served.created == read_release(repository, 1).details["created"]
 
 
