@@ -111,11 +111,11 @@ class Loses(toy.Toy):
 
 def test_a_model_that_loses_a_row_gives_nobody_the_answer_of_another(toy_server, tmp_path):
     toy.write_torchscript(tmp_path / "model.pt", Loses())
-    toy.add_model(toy_server.repository, "toy_loses", "pytorch", tmp_path / "model.pt")
-    load(toy_server, ("toy_loses",))
+    toy.add_model(toy_server.repository, "toy_loses_torchscript", "pytorch", tmp_path / "model.pt")
+    load(toy_server, ("toy_loses_torchscript",))
     batches = [toy.batch(1, 16, seed=i) for i in range(16)]
     batches[5]["request_time"][:] = -1
-    answers, executions = at_once(toy_server.grpc, "toy_loses", batches)
+    answers, executions = at_once(toy_server.grpc, "toy_loses_torchscript", batches)
     assert isinstance(answers[5], Unavailable)
     assert "answers [0, 0] rows to 1" in answers[5].what
     for i in range(16):
