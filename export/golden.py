@@ -3,9 +3,8 @@
     golden.npz     0/kind, 0/name, 0/inputs/history, ..., 0/outputs/item, ..., 1/kind, ...
 
 A few rows of all that parity is checked on, for every kind of model, with the answers of eager
-PyTorch. A
-promotion asks them of the server that is to serve the release: the same files may answer
-otherwise on other hardware or in another runtime. Knows no server.
+PyTorch. A promotion asks them of the server that is to serve the release: the same files may
+answer otherwise on other hardware or in another runtime. Knows no server.
 """
 
 from __future__ import annotations

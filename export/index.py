@@ -18,6 +18,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from recommender import release as reading
@@ -73,9 +74,7 @@ def choose(repository: Path, version: int) -> None:
     """Let `version` be the release that serves; the caller holds the lock and has checked it."""
     index = read_index(repository)
     if version != index.serving:
-        write_index(
-            repository, Index(serving=version, previous=index.serving, releases=index.releases)
-        )
+        write_index(repository, replace(index, serving=version, previous=index.serving))
 
 
 def gc(repository: Path, *, keep: int | None = None) -> list[Path]:
@@ -89,7 +88,7 @@ def gc(repository: Path, *, keep: int | None = None) -> list[Path]:
         if keep is not None:
             wanted = {*sorted(index.releases)[-keep:], index.serving, index.previous}
             left = {v: path for v, path in index.releases.items() if v in wanted}
-            index = Index(serving=index.serving, previous=index.previous, releases=left)
+            index = replace(index, releases=left)
             write_index(repository, index)
         named = {
             repository / path

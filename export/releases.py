@@ -1,8 +1,10 @@
 """A run -> release N of a model repository. Files only: no server is asked or told.
 
-<model>/.tmp-N/      staging, invisible to Triton
-<model>/N/           renamed from staging once everything in it is checked
-releases.json        replaced last (index.py): until then nobody sees the release
+    <model>/.tmp-N/      staging, invisible to Triton
+    <model>/N/           renamed from staging once everything in it is checked
+    releases.json        replaced last: until then nobody sees the release
+
+Who may write and what an interruption leaves: index.py.
 """
 
 from __future__ import annotations
@@ -15,13 +17,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from export import golden, to_onnx, to_torchscript
 from export.index import STAGING, index_of, locked, next_version, sync, write, write_index
 from export.parity import Parity, check_parity
 from export.triton_config import backend_of, config_text
 from recommender import heldout
 from recommender import release as reading
-from recommender.contract import EXPLAINER, Limits, kind_of, model_names
+from recommender.contract import EXPLAINER, Kind, Limits, kind_of, model_names
 from recommender.errors import ReleaseError
 from recommender.models.beside import modules
 from recommender.models.explain import signal_names
@@ -44,7 +48,8 @@ def publish(run: Run, repository: Path) -> int:
     with locked(repository, wait_s=_WAIT_S):
         index = index_of(repository)
         limits = run.blueprint.limits
-        models = model_names(run.blueprint.family, modules(run.graph, limits).keys())
+        kinds = modules(run.graph, limits)
+        models = model_names(run.blueprint.family, kinds.keys())
         _check_limits(repository, index, limits, models)
         version = next_version(repository, index)
         staged = {model: repository / model / f"{STAGING}{version}" for model in models}
@@ -52,7 +57,7 @@ def publish(run: Run, repository: Path) -> int:
             for folder in staged.values():
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(parents=True)
-            _stage(run, staged, version)
+            _stage(run, kinds, staged, version)
             for model in models:
                 write(repository / model / CONFIG, config_text(model, backend_of(model), limits))
             for folder in staged.values():
@@ -63,14 +68,16 @@ def publish(run: Run, repository: Path) -> int:
                 shutil.rmtree(folder, ignore_errors=True)
         releases = {**index.releases, version: f"{models[0]}/{version}/{reading.FILE}"}
         serving = version if index.serving is None else index.serving
-        write_index(repository, Index(serving=serving, previous=index.previous, releases=releases))
+        write_index(repository, dataclasses.replace(index, serving=serving, releases=releases))
     return version
 
 
-def _stage(run: Run, staged: Mapping[str, Path], version: int) -> None:
+def _stage(
+    run: Run, kinds: Mapping[Kind, nn.Module], staged: Mapping[str, Path], version: int
+) -> None:
     """Weights, catalogue and users, checked for parity, then release.json with their checksums."""
     blueprint, home = run.blueprint, next(iter(staged.values()))
-    weights, limits, kinds = {}, blueprint.limits, modules(run.graph, blueprint.limits)
+    weights, limits = {}, blueprint.limits
     for model, folder in staged.items():
         kind = kind_of(model)
         if backend_of(model) == "onnxruntime":

@@ -18,7 +18,6 @@ from recommender.metrics import Estimate, estimate, paired_bootstrap
 
 FILE = "held_out.parquet"
 Values = Mapping[str, float]  # user id -> NDCG@10
-NOTHING: Values = {}
 
 
 def write(values: Values, folder: Path) -> None:

@@ -14,7 +14,7 @@ from recommender.contract import Limits, exclude_size
 from recommender.data.dataset import Dataset
 from recommender.errors import BadInput, DataError, shown
 from recommender.fitting import fit
-from recommender.heldout import NOTHING, Values
+from recommender.heldout import Values
 from recommender.models.families import FAMILIES, Blueprint
 from recommender.models.graph import Graph
 from recommender.models.learn import Progress, silent
@@ -105,7 +105,7 @@ def run_of(
     *,
     metrics: Mapping[str, Any],
     details: Mapping[str, Any],
-    held_out: Values = NOTHING,
+    held_out: Values,
 ) -> Run:
     """A model of `users`, some rows of `dataset`, with all that serving it takes."""
     return Run(

@@ -27,7 +27,7 @@ class Keeper:
 
     def __init__(self, here: Running, release: Release) -> None:
         self.release = release  # the one that serves
-        self._here = here
+        self._here, self._bento = here, RecserveClient(here.url)
         self._next_look = 0.0
 
     def look(self) -> None:
@@ -36,7 +36,7 @@ class Keeper:
             return
         self._next_look = time.monotonic() + _LOOK_S
         repository = self.release.repository
-        served, named = served_by(self._here.url), read_index(repository).serving
+        served, named = served_by(self._bento), read_index(repository).serving
         if served is None or served.release != named or time.time() - served.since < _ENDED_S:
             return
         if named != self.release.version:
@@ -70,10 +70,9 @@ async def _left_over(triton: Control, release: Release) -> list[str]:
     ]
 
 
-def served_by(url: str) -> Served | None:
-    """What the Bento service at `url` answers with, None where it does not say."""
-    with RecserveClient(url) as bento:
-        try:
-            return bento.release()
-        except RecserveError:
-            return None
+def served_by(bento: RecserveClient) -> Served | None:
+    """What the service answers with, None where it does not say."""
+    try:
+        return bento.release()
+    except RecserveError:
+        return None

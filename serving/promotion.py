@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from client.control import Control
+from client.service import RecserveClient
 from export import golden
 from export.index import choose, locked
 from export.parity import compare
@@ -123,12 +124,13 @@ async def _check_golden(triton: Control, release: Release) -> None:
 
 def _wait_switched(server: Running, version: int) -> None:
     until = time.monotonic() + _WAIT_S
-    while (seen := served_by(server.url)) is None or seen.release != version:
-        if time.monotonic() > until:
-            raise Unavailable(
-                f"{server.url} does not answer with release {version}, {_WAIT_S:g} s after it was "
-                "promoted",
-                remedy="See its log. Release "
-                f"{version} is named: a restart serves it, `recserve releases rollback` undoes it.",
-            )
-        time.sleep(0.02)
+    with RecserveClient(server.url) as bento:
+        while (seen := served_by(bento)) is None or seen.release != version:
+            if time.monotonic() > until:
+                raise Unavailable(
+                    f"{server.url} does not answer with release {version}, {_WAIT_S:g} s after it "
+                    "was promoted",
+                    remedy=f"See its log. Release {version} is named: a restart serves it, "
+                    "`recserve releases rollback` undoes it.",
+                )
+            time.sleep(0.02)

@@ -57,7 +57,7 @@ def _held(path: Path) -> bool:
     """Does a process hold the lock? (One that begins to serve writes a moment after it has it.)"""
     try:
         with path.open() as file:
-            try:
+            try:  # shared: two who look must not take each other for a server
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return path.stat().st_size > 0
