@@ -7,15 +7,16 @@ no recommender. The weights come from a fixed seed.
 from __future__ import annotations
 
 import shutil
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from export.to_onnx import write_onnx as export_onnx
+from export.to_torchscript import write_torchscript as export_torchscript
 from export.triton_config import Backend, ServingConfig, config_text
-from recommender.contract import Array, Limits, inputs
+from recommender.contract import Array, Limits
 from recommender.features import UserFeatures
 from recommender.release import Release
 
@@ -93,31 +94,11 @@ def eager(arrays: dict[str, Array], model: torch.nn.Module | None = None) -> dic
 
 
 def write_onnx(path: Path, model: torch.nn.Module | None = None) -> None:
-    example = {name: torch.from_numpy(a) for name, a in batch(3, 5).items()}  # batch 3: not frozen
-    rows, length = torch.export.Dim("batch"), torch.export.Dim("length")
-    dynamic = {
-        tensor.name: {0: rows, 1: length} if tensor.dims == (-1,) else {0: rows}
-        for tensor in inputs(LIMITS)
-    }
-    with warnings.catch_warnings(action="ignore"):  # the exporter's own
-        program = torch.onnx.export(
-            model or Toy(),
-            kwargs=example,
-            dynamic_shapes=dynamic,
-            input_names=list(example),
-            output_names=["item", "score"],
-            opset_version=18,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    program.save(path)
+    export_onnx(model or Toy(), LIMITS, path)
 
 
 def write_torchscript(path: Path, model: torch.nn.Module | None = None) -> None:
-    example = tuple(torch.from_numpy(array) for array in batch(3, 5).values())
-    with warnings.catch_warnings(action="ignore"):  # deprecated in favour of torch.export
-        torch.jit.trace(model or Toy(), example).save(str(path))
+    export_torchscript(model or Toy(), LIMITS, path)
 
 
 def add_model(
