@@ -25,16 +25,19 @@ from export.parity import Parity, check_parity
 from export.triton_config import backend_of, config_text
 from recommender import heldout
 from recommender import release as reading
+from recommender.config import to_json
 from recommender.contract import EXPLAINER, Kind, Limits, kind_of, model_names
 from recommender.errors import ReleaseError
 from recommender.models.beside import modules
 from recommender.models.explain import signal_names
 from recommender.models.families import Blueprint
+from recommender.provenance import made_by
 from recommender.release import Index, read_release
 from recommender.runs import Run
 from recommender.verify import sha256
 
 CONFIG = "config.pbtxt"
+_SOURCES, _LIBRARIES = ("recommender", "export"), ("torch", "onnx", "onnxruntime", "numpy")
 _WAIT_S = 2.0  # for whoever puts away an old release; not for another export
 
 
@@ -135,9 +138,12 @@ def _content(
         "repurchase": blueprint.repurchase,
         "mean_rating": run.mean_rating,
         "user_features": run.user_features.to_json(),
+        "time_kind": blueprint.time_kind,
         "data": run.digest,
+        "config": to_json(blueprint.config),
         "metrics": run.metrics,
         "training": run.details,
+        "exported": made_by(_SOURCES, _LIBRARIES),
         "parity": {model: dataclasses.asdict(report) for model, report in parity.items()},
         "files": files,
     }

@@ -1,8 +1,14 @@
-"""A graph -> `model.pt`: traced TorchScript, argument names those of the contract."""
+"""A graph -> `model.pt`: traced TorchScript, argument names those of the contract.
+
+Without paths of the machine that built it. A process numbers the classes that it traces, so the
+same graph gives the same bytes from one process to the next, not within one.
+"""
 
 from __future__ import annotations
 
+import io
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
@@ -25,4 +31,15 @@ def write_torchscript(graph: nn.Module, limits: Limits, path: Path) -> None:
             tuple(torch.from_numpy(a) for a in example(limits).values()),
             check_trace=False,
         )
-        torch.jit.save(traced, str(path))
+        content = io.BytesIO()
+        torch.jit.save(traced, content)
+    _write_plain(content, path)
+
+
+def _write_plain(content: io.BytesIO, path: Path) -> None:
+    """Without what differs from one save to the next, and the source paths of this machine."""
+    with zipfile.ZipFile(content) as saved, zipfile.ZipFile(path, "w") as plain:
+        for name in saved.namelist():
+            _, _, inside = name.partition("/")
+            if not inside.endswith(".debug_pkl") and inside != ".data/serialization_id":
+                plain.writestr(zipfile.ZipInfo(f"model/{inside}"), saved.read(name))
