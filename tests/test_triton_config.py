@@ -50,7 +50,7 @@ def test_the_model_takes_a_gpu_where_there_is_one_and_every_version(backend):
 def test_serving_choices_reach_their_fields():
     serving = ServingConfig(
         queue_delay_us=123,
-        instance_count=2,
+        instances=2,
         intra_op_threads=3,
         inter_op_threads=4,
     )
