@@ -79,7 +79,7 @@ def open_session(config):
     if lacking := [name for name in names if name not in session.get_providers()]:
         raise batching.refuse(
             f"ONNX Runtime did not reach GPU {config.gpu} by {lacking[0]}",
-            "Install the libraries it names in the log, or set kind: KIND_CPU.",
+            'Install the libraries it names in the log, or set tensorrt = "off" or kind = "cpu".',
         )
     return session
 
