@@ -15,9 +15,10 @@ What follows from the model, and why:
   exact versions in its load request, so the committed file never changes.
 
 What may be tuned is ServingConfig's, with the figures behind its defaults in docs/triton.md. Of
-these, two are traps: any `default_queue_policy` stalls this server's batcher (a batch that cannot
-grow closes only after a second), and a TensorRT engine cache is looked up by a hash that leaves
-the weights out, so that a release would answer with those of the one before it: it is off.
+these, two are traps: any `default_queue_policy` stalls this server's batcher (2.51: a batch that
+cannot grow closes only after half a second), and a TensorRT engine cache is looked up by a hash
+that leaves the weights out, so that a release would answer with those of the one before it: it
+is off.
 """
 
 from __future__ import annotations
