@@ -190,10 +190,9 @@ class Batcher:
         responses = [None] * len(requests)
         groups = {}
         for index, request in enumerate(requests):
-            arrays = [
-                pb_utils.get_input_tensor_by_name(request, port.name).as_numpy()
-                for port in self.config.inputs
-            ]
+            # Once for all: get_input_tensor_by_name() would list them again for each.
+            given = {tensor.name(): tensor for tensor in request.inputs()}
+            arrays = [given[port.name].as_numpy() for port in self.config.inputs]
             # Triton's core never joins different shapes; were it to, they would part here.
             shapes = tuple(a.shape[1:] for a in arrays) if self.config.batched else index
             groups.setdefault(shapes, []).append((index, arrays))
