@@ -93,7 +93,7 @@ def main(
 
     found: Found = {}
     with serving(release, model, these) as one, serving(release, model, those) as other:
-        names = (triton.name if triton else "defaults", against.name) if against else None
+        names = (str(triton or "defaults"), str(against)) if against else None
         if whole:
             first, second = names or ("Triton", "ONNX Runtime alone")
             session = alone_of(release, these.intra_op_threads)
