@@ -13,7 +13,7 @@ from bento.settings import RETIRE_S
 from client.control import Control
 from client.service import RecserveClient, Served
 from export.index import locked
-from recommender.errors import RecserveError, ReleaseError
+from recommender.errors import RecserveError, ReleaseError, Unavailable
 from recommender.release import Release, read_index, read_release
 from serving.running import Running
 from serving.tritonserver import load_model
@@ -41,23 +41,24 @@ class Keeper:
             return
         if named != self.release.version:
             self.release = read_release(repository, named, verify=False)
-        asyncio.run(_put_away(self._here, self.release))
+        try:
+            asyncio.run(_put_away(self._here, self.release))
+        except (ReleaseError, Unavailable) as error:  # whether Triton lives, its process tells
+            print(f"Looking again later: {error}", flush=True)
 
 
 async def _put_away(here: Running, release: Release) -> None:
-    """Unload from Triton all but `release`, unless a promotion is under way."""
+    """Unload from Triton all but `release`. Raises ReleaseError while a promotion is under way,
+    Unavailable where Triton does not answer, as on a machine that is busy loading."""
     async with Control(here.triton) as triton:
         if not await _left_over(triton, release):
             return
-        try:
-            with locked(release.repository):
-                for model in await _left_over(triton, release):
-                    if model in release.models:
-                        await load_model(triton, release, model, [release.version])
-                    else:
-                        await triton.unload(model)
-        except ReleaseError as error:
-            print(f"Looking again later: {error}", flush=True)
+        with locked(release.repository):
+            for model in await _left_over(triton, release):
+                if model in release.models:
+                    await load_model(triton, release, model, [release.version])
+                else:
+                    await triton.unload(model)
 
 
 async def _left_over(triton: Control, release: Release) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +233,18 @@ def test_the_onnx_file_names_no_path_of_this_machine(repository: Path) -> None:
     assert b"site-packages" not in path.read_bytes()
     model = onnx.load(path, load_external_data=False)
     assert not any(t.external_data for t in model.graph.initializer)
+
+
+def test_the_torchscript_creates_tensors_where_its_inputs_are(repository: Path) -> None:
+    """Else one traced on a CPU fails on a GPU. None is here to try: no device stands in the graph,
+    and it does create tensors."""
+    with warnings.catch_warnings(action="ignore"):  # deprecated in favour of torch.export
+        module = torch.jit.load(repository / RECOMMENDER_TORCHSCRIPT / "1" / "model.pt")
+    graph = module.inlined_graph
+    constants = graph.findAllNodes("prim::Constant", True)
+    assert [c for c in constants if c.output().type().kind() == "DeviceObjType"] == []
+    assert graph.findAllNodes("aten::arange", True)
+    assert graph.findAllNodes("prim::device", True)
 
 
 def test_configs_in_the_repository_are_what_the_code_generates(repository: Path) -> None:
