@@ -15,8 +15,9 @@ import torch
 from cold_data import recserve
 
 from export.committed import configs
+from export.examples import example
 from export.index import gc, locked
-from export.parity import check_parity, compare
+from export.parity import check_parity, compare, onnx_answerer
 from export.releases import publish
 from export.triton_config import backend_of, config_text
 from recommender import config
@@ -26,6 +27,7 @@ from recommender.contract import (
     RECOMMENDER_ONNX,
     RECOMMENDER_TORCHSCRIPT,
     SIMILAR_ITEMS,
+    kind_of,
 )
 from recommender.data.dataset import Dataset
 from recommender.errors import ReleaseError
@@ -89,6 +91,17 @@ def test_one_flipped_bit_is_found(repository: Path, tmp_path: Path, name: str) -
     (copy / name).write_bytes(content)
     with pytest.raises(ReleaseError, match=f"{Path(name).name} is corrupted"):
         read_release(copy)
+
+
+def test_onnx_runtime_has_nothing_to_warn_of(
+    repository: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A shape that a graph declares and does not keep fills Triton's log, line by request."""
+    release = read_release(repository)
+    for model in (m for m in release.models if backend_of(m) == "onnxruntime"):
+        arrays = example(release.limits, kind_of(model))
+        onnx_answerer(release.repository / model / "1" / "model.onnx")(arrays)
+        assert capfd.readouterr().err == "", model
 
 
 def test_a_repository_without_a_release_says_how_to_make_one(tmp_path: Path) -> None:

@@ -187,11 +187,12 @@ def _each(tables: Tables, reading: Reading, place_BN: Tensor, count: int) -> tup
 
 
 def _places(candidates_BC: Tensor, items: int) -> Tensor:
-    """[B, N]: 1 to C, where the item stands among the candidates (the last time), 0 = nowhere."""
+    """[B, N]: 1 to C, where the item stands among the candidates (any, if more than once),
+    0 = nowhere."""
     batch, count = candidates_BC.shape
     place_BC = torch.arange(1, count + 1, device=candidates_BC.device).expand(batch, -1)
     nowhere_BN = torch.zeros(batch, items, dtype=torch.int64, device=candidates_BC.device)
-    return nowhere_BN.scatter_reduce(1, candidates_BC, place_BC, "amax")
+    return nowhere_BN.scatter(1, candidates_BC, place_BC)
 
 
 def _at_places(share_BCL: Tensor, place_BN: Tensor, candidates_BC: Tensor) -> Tensor:
