@@ -32,6 +32,7 @@ from recommender.models.explain import signal_names
 from recommender.models.families import Blueprint
 from recommender.release import Index, read_release
 from recommender.runs import Run
+from recommender.stored import SCHEMA
 from recommender.verify import sha256
 
 CONFIG = "config.pbtxt"
@@ -123,7 +124,7 @@ def _content(
 ) -> dict[str, Any]:
     blueprint = run.blueprint
     return {
-        "schema": reading.SCHEMA,
+        "schema": SCHEMA,
         "version": version,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "family": blueprint.family,
