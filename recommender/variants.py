@@ -9,7 +9,6 @@ restart, for as long as the shares are the same. Pure functions; no server, no c
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -63,36 +62,24 @@ _NEEDED = ("name", "release", "role", "share")
 def drawn(variants: Sequence[Variant], key: str) -> Variant | None:
     """Whose requests those of `key` (a user's id) are; None: the default's.
 
-    Everybody runs a race of their own (weighted rendezvous hashing): each variant draws a time
-    from its name and the key, shorter the larger its share, and the first one wins. A variant
-    whose share grows takes users, and hardly moves others; one of another name draws others.
-    A/B variants run first and canaries for the rest: a canary that is rolled back moves
-    nobody of an A/B test.
+    One after the other takes its part of those whom the ones before it left, each by a hash of
+    its own name: A/B variants in their order, then canaries. So one that is added at the end,
+    or grows, takes from the default alone; a canary that is rolled back moves nobody of an
+    A/B test; and a test of another name draws other users.
     """
-    rest = 100.0
+    left = 100.0
     for role in (AB, CANARY):
-        running = [variant for variant in variants if variant.role == role]
-        if not running:
-            continue
-        rest -= sum(variant.share for variant in running)
-        # A name cannot hold a space: this is no variant's draw, and another one for each role.
-        first, best = None, _time(f"{DEFAULT} {role}", key, rest)
-        for variant in running:
-            if (time := _time(variant.name, key, variant.share)) < best:
-                first, best = variant, time
-        if first is not None:
-            return first
+        for variant in variants:
+            if variant.role == role:
+                if _uniform(variant.name, key) * left <= variant.share:
+                    return variant
+                left -= variant.share
     return None
 
 
 def copied(variant: Variant, key: str) -> bool:
     """Does a shadow get a copy of the request `key`?"""
-    return _uniform(variant.name, key) <= variant.share / 100
-
-
-def _time(name: str, key: str, share: float) -> float:
-    """Exponential of rate `share`: the first of several has its share of all the firsts."""
-    return -math.log(_uniform(name, key)) / share if share > 1e-9 else math.inf
+    return _uniform(variant.name, key) * 100 <= variant.share
 
 
 def _uniform(name: str, key: str) -> float:

@@ -191,7 +191,7 @@ async def _load(release: Release, address: str) -> None:
 async def _load_beside(release: Release, address: str, last: str, timeout_s: float) -> None:
     try:
         async with asyncio.timeout(timeout_s), Control(address) as triton:
-            for model in sorted(release.models, key=last.__eq__):
+            for model in sorted(release.models, key=lambda model: model == last):
                 there = await triton.versions(model)
                 if release.version not in there:
                     await load_model(triton, release, model, [*there, release.version])

@@ -40,8 +40,9 @@ def add(repository: Path, variant: Variant, *, say: Say = lambda _: None) -> Non
     read_index(repository)  # before a lock file is written into any folder
     with locked(repository, wait_s=_WAIT_S):
         index = read_index(repository)
-        there = [one for one in index.variants if one.name != variant.name]
-        changed = replace(index, variants=(*there, variant))
+        there = {one.name: one for one in index.variants}
+        there[variant.name] = variant  # in its place: who comes after it draws from the rest
+        changed = replace(index, variants=tuple(there.values()))
         rules.check(changed.variants, index.releases)
         release = read_release(repository, variant.release)
         _check(variant, release, read_release(repository, verify=False))
