@@ -63,7 +63,8 @@ class Keeper:
             self.releases = tuple(one for one in self.releases if one is not release)
             print(f"Release {release.version}, of a variant, serves no more: {error}", flush=True)
         else:
-            print(f"Loaded again, its process had died: {', '.join(dead)}", flush=True)
+            names = ", ".join(f"{model} {release.version}" for model in dead)
+            print(f"Loaded again, its process had died: {names}", flush=True)
 
     def look(self) -> None:
         """Now and then; most calls find that it is too early to look."""
