@@ -216,7 +216,7 @@ def test_a_shadow_is_asked_the_same_and_never_answers(
 def test_a_slow_shadow_delays_nobody_and_copies_beyond_those_under_way_are_dropped(
     plain: RecserveClient, stack: Stack, repository: Path
 ) -> None:
-    """Each caller goes on as soon as it is answered: 100 requests take as long as ten copies."""
+    """Callers go on as soon as they are answered, so that copies pile up behind them."""
     add(repository, Variant(name="s", release=SLOW, share=100, role="shadow"))
     dropped = counted(stack, "shadow_dropped_total", variant="s")
     with Callers(stack.url) as callers:
