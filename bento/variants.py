@@ -38,6 +38,7 @@ class Live:
         self.answering: Answering | None = None
         self.stopped: str | None = None  # why; until releases.json says something else of it
         self.judge = Judge(variant)
+        self.warned = False  # of a request that it failed on
         self.copies: set[asyncio.Task[None]] = set()
         self._unread: str | None = None
         self._starting = asyncio.create_task(self._start(make))
@@ -172,7 +173,11 @@ class Router:
             return await answering.recommend(asked, request_id)
         except Exception as error:
             answer = await self.default.recommend(asked, request_id)
-            log.warning("variant %s failed on %s: %r", live.variant.name, request_id, error)
+            if not live.warned:  # once, not for every request
+                defect = None if isinstance(error, RecserveError) else error
+                name = live.variant.name
+                log.warning("variant %s failed: %s", name, error, exc_info=defect)
+            live.warned = True
             return answer
 
     def _judge(self, live: Live, outcome: Outcome) -> None:

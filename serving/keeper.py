@@ -89,9 +89,10 @@ class Keeper:
             self._say(f"Looking again later: {error}")
 
     def _keep(self, index: Index, serving: Release) -> None:
-        """These from now on; a release that was refused is tried again with other variants."""
-        if index.variants != self._variants:
-            self._refused.clear()
+        """These from now on. What was refused stays so until a variant names it that is new:
+        whoever added that has checked and loaded it."""
+        new = set(index.variants) - set(self._variants)
+        self._refused -= {variant.release for variant in new}
         self._variants = index.variants
         wanted = {variant.release for variant in index.variants} - {serving.version}
         known = {release.version: release for release in self.releases}

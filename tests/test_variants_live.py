@@ -28,6 +28,7 @@ from recommender.errors import NotFound, ReleaseError
 from recommender.release import read_index
 from recommender.runs import Run
 from recommender.variants import Variant, drawn
+from serving.commands.ask import ask as asked_by_command
 from serving.promotion import promote
 from serving.variants import add, remove
 
@@ -106,8 +107,10 @@ def stub(stack: Stack, version: int) -> psutil.Process | None:
 class Callers:
     """Ask without a pause, and keep every answer."""
 
-    def __init__(self, url: str, count: int = 4) -> None:
+    def __init__(self, url: str, *, count: int = 4, deadline_ms: int = 300) -> None:
+        self.deadline_ms = deadline_ms
         self.answers: list[Answer] = []
+        self.of: dict[str, set[int]] = {user: set() for user in USERS}  # releases they saw
         self.wrong: list[str] = []
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._call, args=(url, n)) for n in range(count)]
@@ -117,7 +120,9 @@ class Callers:
             while not self._stop.is_set():
                 at = (at + 7) % len(USERS)
                 try:
-                    self.answers.append(bento.recommend(user_id=USERS[at], n=5))
+                    answer = bento.recommend(user_id=USERS[at], n=5, deadline_ms=self.deadline_ms)
+                    self.answers.append(answer)
+                    self.of[USERS[at]].add(answer.release)
                 except Exception as error:  # whatever it is, a caller has noticed
                     self.wrong.append(repr(error))
 
@@ -170,6 +175,7 @@ def test_a_request_may_name_its_variant_and_an_unknown_one_is_refused_with_the_n
         answer = plain.recommend(user_id="u1", variant=name, model=MODEL, deadline_ms=2000)
         assert_whole(answer)
         assert (answer.variant, answer.release, answer.model) == (name, release, MODEL)
+    assert asked_by_command(plain.url, "u1", 3, [], "t").variant == "t"
     for name in ("nobody", "s"):  # a shadow answers nobody
         with pytest.raises(NotFound, match=f"no variant '{name}'.*There is default, b, t") as no:
             plain.recommend(user_id="u1", variant=name)
@@ -352,7 +358,9 @@ def test_a_variant_that_is_promoted_becomes_the_default_and_nobody_notices(
 ) -> None:
     add(repository, Variant(name="b", release=2, share=30))
     add(repository, Variant(name="t", release=3, share=20))
-    with Callers(stack.url) as callers:
+    shares = read_index(repository).variants
+    theirs = [user for user in USERS if (v := drawn(shares, user)) and v.name == "b"]
+    with Callers(stack.url, deadline_ms=2000) as callers:
         wait_until(lambda: len(callers.answers) > 50, "nobody asks")
         promote(repository, 2)
         asked = len(callers.answers)
@@ -362,6 +370,7 @@ def test_a_variant_that_is_promoted_becomes_the_default_and_nobody_notices(
         assert_whole(answer)
     assert {answer.release for answer in callers.answers[asked + 10 :]} == {2, 3}
     assert {answer.variant for answer in callers.answers[asked + 10 :]} == {"default", "t"}
+    assert set().union(*(callers.of[user] for user in theirs)) <= {2, 3}  # the one before: never
     assert [variant.name for variant in read_index(repository).variants] == ["t"]
     wait_until(lambda: not loaded(stack, 1), "the release before is not put away")
 
