@@ -263,19 +263,17 @@ def test_a_canary_that_is_worse_is_rolled_back_by_itself(
     add(repository, canary)
     with Callers(stack.url) as callers:
         wait_until(lambda: not read_index(repository).variants, "it is still there", 60)
-        asked = len(callers.answers)
-        wait_until(lambda: len(callers.answers) > asked + 100, "nobody asks", 60)
-    assert not callers.wrong, callers.wrong[0]
+    with Callers(stack.url, deadline_ms=2000) as later:
+        wait_until(lambda: len(later.answers) > 100, "nobody asks", 60)
+    assert not callers.wrong + later.wrong
     assert sum(answer.variant == "c" for answer in callers.answers) >= 20
-    assert {answer.variant for answer in callers.answers[asked + 10 :]} == {"default"}
+    assert {answer.variant for answer in later.answers} == {"default"}
     assert counted(stack, "canary_stops_total") == stops + 1
     said = (stack.folder / "serve.log").read_text()
     assert f"Rolled back canary c (release {release}): {reason}" in said
     wait_until(lambda: not loaded(stack, release), "it is not put away")
-    for user in USERS[:20]:
-        answer = ask(plain, user)
+    for answer in later.answers:
         assert_whole(answer)
-        assert answer.variant == "default"
 
 
 def test_a_canary_that_is_as_good_stays(
@@ -363,13 +361,14 @@ def test_a_variant_that_is_promoted_becomes_the_default_and_nobody_notices(
     with Callers(stack.url, deadline_ms=2000) as callers:
         wait_until(lambda: len(callers.answers) > 50, "nobody asks")
         promote(repository, 2)
-        asked = len(callers.answers)
-        wait_until(lambda: len(callers.answers) > asked + 100, "nobody asks")
-    assert not callers.wrong, callers.wrong[0]
-    for answer in callers.answers:
+    with Callers(stack.url, deadline_ms=2000) as later:
+        wait_until(lambda: len(later.answers) > 100, "nobody asks", 60)
+    assert not callers.wrong + later.wrong
+    for answer in callers.answers + later.answers:
         assert_whole(answer)
-    assert {answer.release for answer in callers.answers[asked + 10 :]} == {2, 3}
-    assert {answer.variant for answer in callers.answers[asked + 10 :]} == {"default", "t"}
+    assert {(answer.variant, answer.release) for answer in later.answers} == {
+        ("default", 2), ("t", 3)
+    }  # fmt: skip
     assert set().union(*(callers.of[user] for user in theirs)) <= {2, 3}  # the one before: never
     assert [variant.name for variant in read_index(repository).variants] == ["t"]
     wait_until(lambda: not loaded(stack, 1), "the release before is not put away")
