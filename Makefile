@@ -10,7 +10,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test test-faults lint bench-graph constraints configs clean
+.PHONY: install up test test-faults lint bench-graph bench-triton constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -43,6 +43,10 @@ test-faults: install
 REPOSITORY ?= model_repository
 bench-graph: install
 	$(BIN)/python benchmarks/graph.py $(REPOSITORY)
+
+# Triton against ONNX Runtime alone, and with dynamic batching against without.
+bench-triton: install
+	$(BIN)/python benchmarks/triton_rates.py $(REPOSITORY)
 
 lint: install
 	@echo "make test needs no system packages beyond those of make install."

@@ -32,6 +32,9 @@ WIRE_TYPES = {
 }
 NUMPY_TYPES: dict[str, Any] = {wire: dtype for dtype, wire in WIRE_TYPES.items()}
 
+# Triton's words where the queue policy of config.pbtxt turns a request away.
+QUEUE_REFUSALS = ("Exceeds maximum queue size", "Request timeout expired")
+
 CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -151,6 +154,8 @@ class TritonGrpc:
             return not_loaded(details)
         if code is grpc.StatusCode.INVALID_ARGUMENT:
             return refused(details)
+        if details.endswith(QUEUE_REFUSALS):
+            return too_busy(self.address, details)
         if code is grpc.StatusCode.UNAVAILABLE:
             return nobody(self.address, details)
         return failed(self.address, details)
@@ -216,6 +221,8 @@ class TritonHttp:
             status, details = error.status(), error.message()
             if status == "404" or is_not_loaded(details):
                 raise not_loaded(details) from error
+            if details.endswith(QUEUE_REFUSALS):
+                raise too_busy(self.address, details) from error
             raise (
                 refused(details) if status == "400" else failed(self.address, details)
             ) from error
@@ -248,6 +255,14 @@ def too_late(address: str, timeout_s: float | None) -> Unavailable:
         if timeout_s
         else f"Triton at {address} did not answer in time",
         remedy="Allow more time, or lower the load.",
+    )
+
+
+def too_busy(address: str, details: str) -> Unavailable:
+    return Unavailable(
+        f"Triton at {address} has too much to do ({one_line(details)})",
+        remedy="Lower the load, or raise max_queue_size or queue_timeout_us in triton.toml.",
+        value=one_line(details),
     )
 
 

@@ -19,31 +19,34 @@ from typing import Any
 
 from torch import nn
 
-from export import golden, to_onnx, to_torchscript
+from export import configs, golden, to_onnx, to_torchscript
 from export.index import STAGING, index_of, locked, next_version, sync, write, write_index
 from export.parity import Parity, check_parity
-from export.triton_config import backend_of, config_text
+from export.triton_config import backend_of
 from recommender import heldout
 from recommender import release as reading
+from recommender.config import to_json
 from recommender.contract import EXPLAINER, Kind, Limits, kind_of, model_names
 from recommender.errors import ReleaseError
 from recommender.models.beside import modules
 from recommender.models.explain import signal_names
 from recommender.models.families import Blueprint
+from recommender.provenance import made_by
 from recommender.release import Index, read_release
 from recommender.runs import Run
 from recommender.stored import SCHEMA
 from recommender.verify import sha256
 
-CONFIG = "config.pbtxt"
+_SOURCES, _LIBRARIES = ("recommender", "export"), ("torch", "onnx", "onnxruntime", "numpy")
 _WAIT_S = 2.0  # for whoever puts away an old release; not for another export
 
 
-def publish(run: Run, repository: Path) -> int:
+def publish(run: Run, repository: Path, settings: Path | None = None) -> int:
     """Export `run` as the next release and give its number N. The first release serves at once.
 
-    Raises ReleaseError, and leaves the repository as it was, where parity fails or
-    the limits are not those of the releases that are there.
+    `settings` becomes the repository's triton.toml; without it, the one that is there holds on.
+    Raises BadInput for a setting that cannot be, ReleaseError where parity fails or the limits
+    are not those of the releases that are there; the repository is then as it was.
     """
     repository.mkdir(parents=True, exist_ok=True)
     with locked(repository, wait_s=_WAIT_S):
@@ -52,6 +55,8 @@ def publish(run: Run, repository: Path) -> int:
         kinds = modules(run.graph, limits)
         models = model_names(run.blueprint.family, kinds.keys())
         _check_limits(repository, index, limits, models)
+        there = configs.models_of(repository, index)
+        planned = configs.plan(repository, {**there, **dict.fromkeys(models, limits)}, settings)
         version = next_version(repository, index)
         staged = {model: repository / model / f"{STAGING}{version}" for model in models}
         try:
@@ -59,8 +64,7 @@ def publish(run: Run, repository: Path) -> int:
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(parents=True)
             _stage(run, kinds, staged, version)
-            for model in models:
-                write(repository / model / CONFIG, config_text(model, backend_of(model), limits))
+            configs.put(planned)
             for folder in staged.values():
                 sync(folder)
                 folder.rename(folder.parent / str(version))
@@ -136,9 +140,12 @@ def _content(
         "repurchase": blueprint.repurchase,
         "mean_rating": run.mean_rating,
         "user_features": run.user_features.to_json(),
+        "time_kind": blueprint.time_kind,
         "data": run.digest,
+        "config": to_json(blueprint.config),
         "metrics": run.metrics,
         "training": run.details,
+        "exported": made_by(_SOURCES, _LIBRARIES),
         "parity": {model: dataclasses.asdict(report) for model, report in parity.items()},
         "files": files,
     }

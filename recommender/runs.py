@@ -15,12 +15,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
-import platform
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +38,13 @@ from recommender.models import exported
 from recommender.models.exported import Exported
 from recommender.models.families import Blueprint, load_graph
 from recommender.models.graph import Graph
+from recommender.provenance import made_by
 from recommender.users import Users
 
 FILE, WEIGHTS = "run.json", "weights.pt"
 CONTENT, SPACE = "content.npz", "content.json"
 STARTED, CHECKPOINTS = "started.json", "checkpoint-*.pt"
-SCHEMA = 5  # of what lies in the folder and of what a graph computes from it
+SCHEMA = 6  # of what lies in the folder and of what a graph computes from it
 # What reading a truncated or foreign file raises: JSON, TOML, Parquet, zip, torch's own.
 _BROKEN = (ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError,
            pickle.UnpicklingError, pl.exceptions.PolarsError, zipfile.BadZipFile,
@@ -139,7 +138,7 @@ def write(run: Run, folder: Path) -> None:
         "mean_rating": run.mean_rating,
         "data": run.digest,
         "metrics": run.metrics,
-        "details": {**run.details, **_versions()},
+        "details": {**run.details, **made_by(("recommender",), ("torch", "numpy", "scipy"))},
     }
     unfinished = folder / f"{FILE}.tmp"
     unfinished.write_text(json.dumps(content, indent=2) + "\n")
@@ -211,12 +210,3 @@ def _content(folder: Path, shape: tuple[int, int]) -> sp.csr_array:
     if content.shape != shape:
         raise ValueError(f"{CONTENT} has shape {content.shape}, expected {shape}")
     return content
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "recserve": version("recserve"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": version("numpy"),
-    }

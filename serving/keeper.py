@@ -15,7 +15,7 @@ from bento.settings import RETIRE_S
 from client.control import Control
 from client.service import STOPPED, RecserveClient, Served, ServedVariant
 from export.index import locked, write_index
-from recommender.errors import RecserveError, ReleaseError
+from recommender.errors import RecserveError, ReleaseError, Unavailable
 from recommender.release import Index, Release, read_index, read_release
 from recommender.variants import Variant
 from serving.running import Running
@@ -85,7 +85,9 @@ class Keeper:
             same = {_key(v) for v in served.variants} == {_key(v) for v in index.variants}
             if same and time.time() - served.changed >= _ENDED_S:
                 asyncio.run(self._put_away(index))
-        except (ReleaseError, OSError) as error:
+        # A promotion under way, a repository that cannot be written, a Triton too busy to answer:
+        # whether that lives, its process tells.
+        except (ReleaseError, OSError, Unavailable) as error:
             self._say(f"Looking again later: {error}")
 
     def _keep(self, index: Index, serving: Release) -> None:

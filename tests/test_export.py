@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from cold_data import recserve
 
 from export.committed import configs
 from export.index import gc, locked
@@ -28,7 +30,8 @@ from recommender.contract import (
 from recommender.data.dataset import Dataset
 from recommender.errors import ReleaseError
 from recommender.models.explain import signal_names
-from recommender.release import read_index, read_release
+from recommender.provenance import code_digest
+from recommender.release import Release, read_index, read_release
 from recommender.runs import Run
 from recommender.train import blueprint_of, fit_run
 from serving.promotion import promote
@@ -112,11 +115,35 @@ def test_a_promoted_release_serves_and_a_broken_one_is_refused(three: Path) -> N
     assert read_release(three).version == 2
 
 
-def test_the_same_run_exported_twice_gives_the_same_weights_files(three: Path) -> None:
-    first, second = (read_release(three, v) for v in (1, 2))
-    for model in first.models:
-        one, other = (r.files[f"{model}/{r.version}/model.onnx"] for r in (first, second))
-        assert one == other
+def test_the_same_run_exported_twice_gives_the_same_bytes(run_folder: Path, tmp_path: Path) -> None:
+    """By the command, in processes of their own. release.json alone says when."""
+    for _ in range(2):
+        done = recserve("export", run_folder, "--repository", tmp_path)
+        assert done.returncode == 0, done.stderr
+    first, second = (read_release(tmp_path, version) for version in (1, 2))
+    assert _by_name(first) == _by_name(second)
+    told = {key for key in first.details if first.details[key] != second.details[key]}
+    assert told <= {"version", "created", "files"}
+    for path in tmp_path.rglob("model.*"):
+        assert str(ROOT).encode() not in path.read_bytes(), f"{path} names this machine's folders"
+
+
+def _by_name(release: Release) -> dict[str, str]:
+    return {name.replace(f"/{release.version}/", "/"): sha for name, sha in release.files.items()}
+
+
+def test_a_release_says_what_it_takes_to_make_it_again(run: Run, repository: Path) -> None:
+    told = read_release(repository).details
+    assert told["data"] == run.digest
+    assert told["config"]["training"]["seed"] == run.blueprint.config.training.seed
+    assert told["training"]["code"] == code_digest(["recommender"])
+    assert told["exported"]["code"] == code_digest(["recommender", "export"])
+    assert told["exported"]["torch"] == torch.__version__
+
+
+def test_one_changed_source_line_changes_the_code_digest(tmp_path: Path) -> None:
+    assert len({code_digest(["recommender"]), code_digest(["export"]),
+                code_digest(["recommender", "export"])}) == 3  # fmt: skip
 
 
 def test_an_interrupted_export_leaves_the_release_before_it(
@@ -206,6 +233,18 @@ def test_the_onnx_file_names_no_path_of_this_machine(repository: Path) -> None:
     assert b"site-packages" not in path.read_bytes()
     model = onnx.load(path, load_external_data=False)
     assert not any(t.external_data for t in model.graph.initializer)
+
+
+def test_the_torchscript_creates_tensors_where_its_inputs_are(repository: Path) -> None:
+    """Else one traced on a CPU fails on a GPU. None is here to try: no device stands in the graph,
+    and it does create tensors."""
+    with warnings.catch_warnings(action="ignore"):  # deprecated in favour of torch.export
+        module = torch.jit.load(repository / RECOMMENDER_TORCHSCRIPT / "1" / "model.pt")
+    graph = module.inlined_graph
+    constants = graph.findAllNodes("prim::Constant", True)
+    assert [c for c in constants if c.output().type().kind() == "DeviceObjType"] == []
+    assert graph.findAllNodes("aten::arange", True)
+    assert graph.findAllNodes("prim::device", True)
 
 
 def test_configs_in_the_repository_are_what_the_code_generates(repository: Path) -> None:

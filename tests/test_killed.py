@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from export.index import gc
 from export.parity import compare
 from recommender import config
 from recommender.data.dataset import Dataset
-from recommender.release import read_index, read_release
+from recommender.release import Release, read_index, read_release
 from recommender.runs import write
 from recommender.train import blueprint_of, fit_run
 from serving import tritonserver
@@ -52,38 +54,46 @@ def test_a_kill_leaves_one_whole_release_that_serves(
     assert recserve(*export).wait() == 0
     longest["promote"] = seconds_of("releases", "promote", "2", *where)
     rng, ended = random.Random(0), 0
-    for kill in range(kills):
-        index = read_index(repository)
-        if kill % 2:
-            process, what = recserve(*export), "export"
-        else:
-            other = rng.choice([v for v in index.releases if v != index.serving])
-            process, what = recserve("releases", "promote", str(other), *where), "promote"
-        # Most of the time goes to imports; what can be cut in two comes at the end.
-        time.sleep(longest[what] * rng.uniform(0.5, 1.05))
-        process.send_signal(signal.SIGKILL)
-        ended += process.wait() == 0
-        now = read_index(repository)
-        for version in now.releases:
-            read_release(repository, version)  # whole, or it raises
-        assert set(now.releases) >= set(index.releases)
-        assert now.serving in now.releases
+    with _triton(repository, tmp_path / "triton.log") as serves:
+        for kill in range(kills):
+            index = read_index(repository)
+            if kill % 2:
+                process, what = recserve(*export), "export"
+            else:
+                other = rng.choice([v for v in index.releases if v != index.serving])
+                process, what = recserve("releases", "promote", str(other), *where), "promote"
+            # Most of the time goes to imports; what can be cut in two comes at the end.
+            time.sleep(longest[what] * rng.uniform(0.5, 1.05))
+            process.send_signal(signal.SIGKILL)
+            ended += process.wait() == 0
+            now = read_index(repository)
+            for version in now.releases:
+                read_release(repository, version)  # whole, or it raises
+            assert set(now.releases) >= set(index.releases)
+            serves(read_release(repository))
+            if kill % 10 == 9:
+                gc(repository, keep=2)
     assert ended < kills
-    _serves(repository, tmp_path)
     gc(repository, keep=1)
     versions = {path.parent.name for path in repository.glob("*/*/model.onnx")}
     assert len(versions) <= 3  # newest, serving, the one before
 
 
-def _serves(repository: Path, tmp_path: Path) -> None:
-    """The real Triton loads it, and it answers as when it was exported."""
-    release, ports, log = read_release(repository), three_ports(), tmp_path / "triton.log"
+@contextmanager
+def _triton(repository: Path, log: Path) -> Iterator[Callable[[Release], None]]:
+    """A real one that lives through all of it: it loads a release, which answers as when it was
+    exported."""
+    ports = three_ports()
     process = tritonserver.launch(repository, ports, log=log)
-    try:
+
+    def serves(release: Release) -> None:
         tritonserver.load_release(release, ports, process=process, log=log)
         asked = next(golden.read(release.home))
         address = f"grpc://127.0.0.1:{ports.grpc}"
         seen = infer(address, release.models[0], dict(asked.inputs), version=release.version)
         compare(asked.outputs, seen, asked.name)
+
+    try:
+        yield serves
     finally:
         tritonserver.stop(process)

@@ -190,6 +190,22 @@ def test_the_death_of_either_ends_both_and_says_which(
     assert stack.left() == []
 
 
+def test_a_triton_that_answers_nobody_for_a_while_is_asked_again_and_ends_nothing(
+    toys: Path, serve: Callable[..., Stack]
+) -> None:
+    stack = serve(toys)
+    stack.until_served()
+    triton = stack.child("bin/tritonserver")
+    triton.suspend()
+    assert stack.process.stdout is not None
+    assert stack.process.stdout.readline().startswith("Looking again later")
+    triton.resume()
+    assert stack.process.poll() is None
+    os.killpg(stack.process.pid, signal.SIGINT)
+    assert stack.ended() == (0, "")
+    assert stack.left() == []
+
+
 @pytest.mark.parametrize("flag", PORTS)
 def test_a_taken_port_is_refused_before_anything_starts(
     toys: Path, serve: Callable[..., Stack], flag: str

@@ -47,17 +47,55 @@ def test_the_model_takes_a_gpu_where_there_is_one_and_every_version(backend):
     assert config.version_policy.WhichOneof("policy_choice") == "all"
 
 
-def test_serving_choices_reach_their_fields():
-    serving = ServingConfig(
-        queue_delay_us=123,
-        instance_count=2,
-        intra_op_threads=3,
-        inter_op_threads=4,
-    )
+GROUP = model_config_pb2.ModelInstanceGroup
+ACCELERATOR = {
+    "precision_mode": "FP16",
+    "max_workspace_size_bytes": "1073741824",
+    "trt_engine_cache_enable": "0",  # a release must not answer with another's weights
+}
+# setting -> where it goes in the config, and what it is there
+FIELDS = {
+    "delay": (
+        {"queue_delay_us": 123}, lambda c: c.dynamic_batching.max_queue_delay_microseconds, 123),
+    "no batching": ({"batching": False}, lambda c: c.HasField("dynamic_batching"), False),
+    "preferred": (
+        {"preferred_batch_sizes": (8, 16)}, lambda c: [*c.dynamic_batching.preferred_batch_size],
+        [8, 16]),
+    "no policy": ({}, lambda c: c.dynamic_batching.HasField("default_queue_policy"), False),
+    "queue size": (
+        {"max_queue_size": 9}, lambda c: c.dynamic_batching.default_queue_policy,
+        model_config_pb2.ModelQueuePolicy(max_queue_size=9)),
+    "queue timeout": (
+        {"queue_timeout_us": 9}, lambda c: c.dynamic_batching.default_queue_policy,
+        model_config_pb2.ModelQueuePolicy(default_timeout_microseconds=9)),
+    "instances": (
+        {"instances": 2}, lambda c: [*c.instance_group], [GROUP(kind=GROUP.KIND_AUTO, count=2)]),
+    "cpu": (
+        {"kind": "cpu"}, lambda c: [*c.instance_group], [GROUP(kind=GROUP.KIND_CPU, count=1)]),
+    "gpu": (
+        {"kind": "gpu"}, lambda c: [*c.instance_group], [GROUP(kind=GROUP.KIND_GPU, count=1)]),
+    "gpus": (
+        {"kind": "gpu", "gpus": (0, 2)}, lambda c: [*c.instance_group],
+        [GROUP(kind=GROUP.KIND_GPU, count=1, gpus=[0, 2])]),
+    "no warm-up": ({"warmup": False}, lambda c: len(c.model_warmup), 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("setting", FIELDS)
+def test_each_setting_reaches_its_field_and_no_other(backend, setting):
+    changes, field, wanted = FIELDS[setting]
+    config, untouched = parsed(backend, ServingConfig(**changes)), parsed(backend)
+    assert field(config) == wanted
+    if changes:
+        changed = {f.name for f in config.DESCRIPTOR.fields
+                   if getattr(config, f.name) != getattr(untouched, f.name)}  # fmt: skip
+        assert len(changed) == 1
+
+
+def test_threads_go_by_the_native_backends_names():
+    serving = ServingConfig(intra_op_threads=3, inter_op_threads=4)
     onnx, torchscript = (parsed(backend, serving) for backend in BACKENDS)
-    assert onnx.dynamic_batching.max_queue_delay_microseconds == 123
-    assert not onnx.dynamic_batching.HasField("default_queue_policy")  # it stalls the batcher
-    assert onnx.instance_group[0].count == 2
     assert {k: v.string_value for k, v in onnx.parameters.items()} == {
         "intra_op_thread_count": "3",
         "inter_op_thread_count": "4",
@@ -66,6 +104,15 @@ def test_serving_choices_reach_their_fields():
         "INTRA_OP_THREAD_COUNT": "3",
         "INTER_OP_THREAD_COUNT": "4",
     }
+
+
+def test_tensorrt_is_an_accelerator_of_onnx_models_alone():
+    onnx, torchscript = (parsed(b, ServingConfig(tensorrt="fp16")) for b in BACKENDS)
+    (one,) = onnx.optimization.execution_accelerators.gpu_execution_accelerator
+    assert (one.name, dict(one.parameters)) == ("tensorrt", ACCELERATOR)
+    assert not onnx.optimization.execution_accelerators.cpu_execution_accelerator
+    assert torchscript == parsed("pytorch")
+    assert not parsed("onnxruntime").HasField("optimization")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

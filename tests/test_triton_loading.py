@@ -12,10 +12,11 @@ import psutil
 import pytest
 import torch
 import toy
-from triton_process import assert_equal, controlled, infer, load, stubs_of
+from triton_process import SCHEMES, assert_equal, at_once, controlled, infer, load, stubs_of
 
+from client.tensors import connect
 from export.triton_config import ServingConfig, config_text
-from recommender.errors import ReleaseError
+from recommender.errors import ReleaseError, Unavailable
 
 
 def replaced(old, new):
@@ -203,6 +204,111 @@ def test_threads_of_the_config_are_those_of_the_process(toy_server, tmp_path, ca
     assert seen[3] - seen[1] in (2, 4)  # torch may have a pool for each of two calling threads
     pools = (seen[3] - seen[1]) // 2
     assert not default or seen[0] - seen[1] == (default(path) - 1) * pools
+
+
+# settings of a CPU -> how many stubs serve the model
+LIVE = {
+    "no batching": ({"batching": False}, 1),
+    "no delay": ({"queue_delay_us": 0}, 1),
+    "preferred batches": ({"preferred_batch_sizes": (4, 8)}, 1),
+    "two instances": ({"instances": 2}, 2),
+    "on the CPU": ({"kind": "cpu"}, 1),
+    "the runtime's threads": ({"intra_op_threads": 0, "inter_op_threads": 0}, 1),
+    "no warm-up": ({"warmup": False}, 1),
+    "a GPU's accelerator, unused": ({"tensorrt": "fp16"}, 1),
+}
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "pytorch"])
+@pytest.mark.parametrize("case", LIVE)
+def test_every_setting_of_a_cpu_loads_and_answers_rightly(toy_server, toy_weights, backend, case):
+    changes, stubs = LIVE[case]
+    model = f"toy_{backend}_{'_'.join(changes)}"
+    text = config_text(model, backend, toy.LIMITS, ServingConfig(**changes))
+    add_and_load(toy_server, toy_weights, model, backend, text)
+    assert len(stubs_of(toy_server, model)) == stubs
+    batches = [toy.batch(1, 4, seed=seed) for seed in range(12)]
+    answers, executions = at_once(toy_server.grpc, model, batches)
+    for arrays, seen in zip(batches, answers, strict=True):
+        assert_equal(seen, toy.eager(arrays))
+    if case == "no batching":
+        assert executions == len(batches)
+    controlled(toy_server, lambda control: control.unload(model))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"max_queue_size": 1}, {"queue_timeout_us": 1}], ids=["queue size", "timeout"]
+)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_the_queue_policy_turns_away_is_told_so_and_the_others_are_answered(
+    toy_server, toy_weights, changes, scheme
+):
+    model = f"toy_{'_'.join(changes)}_{scheme[:4]}"
+    text = config_text(model, "onnxruntime", toy.LIMITS, ServingConfig(**changes))
+    add_and_load(toy_server, toy_weights, model, "onnxruntime", text)
+    batches = [toy.batch(1, 4 + 12 * (seed % 2), seed=seed) for seed in range(40)]
+
+    async def ask():
+        client = connect(toy_server.address(scheme))
+        asked = (client.infer(model, 1, one, timeout_s=60) for one in batches)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        await client.close()
+        return answers
+
+    answers = asyncio.run(ask())
+    refused = [one for one in answers if isinstance(one, Exception)]
+    assert refused
+    assert (
+        len(refused) < 40 or "queue_timeout_us" in changes
+    )  # a microsecond: nobody may be in time
+    for one in refused:
+        assert isinstance(one, Unavailable) and "has too much to do" in one.what
+    for arrays, seen in zip(batches, answers, strict=True):
+        if seen not in refused:
+            assert_equal(seen, toy.eager(arrays))
+    controlled(toy_server, lambda control: control.unload(model))
+
+
+# change of the tensorrt accelerator's text -> words of the refusal, on the CPU too
+WRONG_ACCELERATORS = {
+    "its name": (replaced('name: "tensorrt"', 'name: "abacus"'), "abacus"),
+    "its device": (
+        replaced("gpu_execution_accelerator", "cpu_execution_accelerator"), "tensorrt"),
+    "a parameter's name": (
+        replaced('"trt_engine_cache_enable"', '"trt_make_it_fast"'), "trt_make_it_fast"),
+    "a precision": (replaced('"FP16"', '"FP4"'), "precision_mode of the tensorrt accelerator"),
+    "a size": (replaced('"1073741824"', '"1 GB"'), "'1 GB'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG_ACCELERATORS)
+def test_an_accelerator_that_no_gpu_would_know_is_refused_on_a_cpu(toy_server, toy_weights, case):
+    change, words = WRONG_ACCELERATORS[case]
+    model = "wrong_accelerator_" + "".join(c if c.isalnum() else "_" for c in case)
+    serving = ServingConfig(tensorrt="fp16")
+    text = change(config_text(model, "onnxruntime", toy.LIMITS, serving))
+    with pytest.raises(ReleaseError) as refusal:
+        add_and_load(toy_server, toy_weights, model, "onnxruntime", text)
+    assert words in refusal.value.what
+    assert "\n" not in str(refusal.value)
+
+
+def test_torchscript_has_no_accelerator(toy_server, toy_weights):
+    accelerator = 'gpu_execution_accelerator { name: "tensorrt" }'
+    text = config_text("torch_accelerated", "pytorch", toy.LIMITS)
+    text += f"optimization {{ execution_accelerators {{ {accelerator} }} }}"
+    with pytest.raises(ReleaseError, match="tensorrt"):
+        add_and_load(toy_server, toy_weights, "torch_accelerated", "pytorch", text)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is one")
+@pytest.mark.parametrize("backend", ["onnxruntime", "pytorch"])
+@pytest.mark.parametrize("gpus", [(), (0,)])
+def test_a_model_for_gpus_is_refused_where_there_is_none(toy_server, toy_weights, backend, gpus):
+    model = f"toy_{backend}_gpu_{len(gpus)}"
+    text = config_text(model, backend, toy.LIMITS, ServingConfig(kind="gpu", gpus=gpus))
+    with pytest.raises(ReleaseError, match=r"(?i)gpu"):
+        add_and_load(toy_server, toy_weights, model, backend, text)
 
 
 def test_exactly_the_wanted_versions_are_loaded(toy_server):

@@ -33,14 +33,10 @@ class UserInputs(NamedTuple):
 
     def newest(self, reach: int) -> UserInputs:
         """The same with the newest `reach` events only; no padding is added where L is less."""
-        length = self.history_BL.shape[1]
-        # A tracer keeps a slice that may reach too far; an exporter must be told where it starts.
-        tracing = torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]
-        start = -reach if tracing else _longer(length, reach)
         return self._replace(
-            history_BL=self.history_BL[:, start:],
-            time_BL=self.time_BL[:, start:],
-            weight_BL=self.weight_BL[:, start:],
+            history_BL=self.history_BL[:, -reach:],
+            time_BL=self.time_BL[:, -reach:],
+            weight_BL=self.weight_BL[:, -reach:],
         )
 
 
@@ -58,9 +54,3 @@ def power_of_two(value: Tensor) -> Tensor:
     round a value to the other side.
     """
     return ((value + 1).to(torch.float32).log2() + 0.37).to(torch.int64)
-
-
-def _longer(length: int, reach: int) -> int:
-    """By how much, at least 0; symbolic where `length` is."""
-    longer: int = torch.sym_max(length - reach, 0)  # type: ignore[no-untyped-call]
-    return longer

@@ -51,6 +51,7 @@ class Config:
     outputs: tuple
     batched: bool  # a first dimension that `dims` leaves out
     parameters: dict
+    accelerators: dict  # "cpu" and "gpu" -> [(name, parameters), ...]
     warmups: tuple  # (rows, input name -> dims) of each sample
     gpu: "int | None"  # device id, None on the CPU
 
@@ -63,12 +64,6 @@ class Config:
                 "Install numpy<2.",
             )
         raw = json.loads(args["model_config"])
-        accelerators = raw.get("optimization", {}).get("execution_accelerators", {})
-        if named := [one["name"] for kind in accelerators.values() for one in kind]:
-            raise refuse(
-                f"config.pbtxt names the execution_accelerators {named}",
-                "Remove them: there are none here.",
-            )
         file = Path(args["model_repository"]) / args["model_version"] / file_name
         if not file.is_file():
             raise refuse(f"{file} is missing", "Export the run again.")
@@ -79,6 +74,7 @@ class Config:
             outputs=tuple(Port.read(one) for one in raw["output"]),
             batched=int(raw.get("max_batch_size", 0)) > 0,
             parameters={k: v["string_value"] for k, v in raw.get("parameters", {}).items()},
+            accelerators=read_accelerators(raw),
             warmups=tuple(
                 (
                     int(sample["batch_size"]),
@@ -98,6 +94,26 @@ class Config:
                 "Set a whole number of threads below 1000, or 0 for the default.",
             )
         return int(text)
+
+
+def read_accelerators(raw):
+    found = raw.get("optimization", {}).get("execution_accelerators", {})
+    return {
+        device: [
+            (one["name"], dict(one.get("parameters", {})))
+            for one in found.get(f"{device}_execution_accelerator", ())
+        ]
+        for device in ("cpu", "gpu")
+    }
+
+
+def refuse_accelerators(named):
+    """Natively, unknown ones of the instance's device; here those of the other device, too."""
+    if named:
+        raise refuse(
+            f"config.pbtxt names the execution_accelerators {[name for name, _ in named]}",
+            "Remove them: they are unknown here.",
+        )
 
 
 def shape_differs(dims, seen, batched):
@@ -174,10 +190,9 @@ class Batcher:
         responses = [None] * len(requests)
         groups = {}
         for index, request in enumerate(requests):
-            arrays = [
-                pb_utils.get_input_tensor_by_name(request, port.name).as_numpy()
-                for port in self.config.inputs
-            ]
+            # Once for all: get_input_tensor_by_name() would list them again for each.
+            given = {tensor.name(): tensor for tensor in request.inputs()}
+            arrays = [given[port.name].as_numpy() for port in self.config.inputs]
             # Triton's core never joins different shapes; were it to, they would part here.
             shapes = tuple(a.shape[1:] for a in arrays) if self.config.batched else index
             groups.setdefault(shapes, []).append((index, arrays))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from serving.commands.options import Repository
+from serving.commands.options import Repository, TritonSettings
 from serving.commands.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -25,12 +25,15 @@ def export(
             "the columns of the data's items.",
         ),
     ] = None,
+    triton: TritonSettings = None,
 ) -> None:
     """Write the next release of RUN: ONNX and TorchScript, checked for parity before it shows.
 
     Example: recserve export runs/ml-100k --repository model_repository
 
     With new items in it: recserve export runs/ml-100k --items new-items.csv
+
+    How Triton is to serve it (docs/triton.md): recserve export runs/ml-100k --triton triton.toml
     """
     from export.releases import publish
     from recommender import runs
@@ -41,7 +44,7 @@ def export(
         progress("export", 0, 1)
         if items is not None:
             loaded = _grown(loaded, items)
-        version = publish(loaded, repository)
+        version = publish(loaded, repository, triton)
     release = read_release(repository, version, verify=False)  # parity and checksums are fresh
     typer.echo(f"release {version}: {', '.join(release.models)} in {repository}")
     for name, parity in release.details["parity"].items():

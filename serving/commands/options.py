@@ -19,6 +19,15 @@ Settings = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")]
 Json = Annotated[bool, typer.Option("--json", help="For a program to read.")]
 Repository = Annotated[Path, typer.Option(help="The model repository.")]
+TritonSettings = Annotated[
+    Path | None,
+    typer.Option(
+        "--triton",
+        metavar="FILE",
+        help="How Triton serves the models, as TOML; kept as the repository's triton.toml "
+        "[default: the one that is there].",
+    ),
+]
 
 
 def recipe_of(preset: str, file: Path | None, settings: list[str] | None, seed: int | None) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from serving.commands.options import Json, Repository
+from serving.commands.options import Json, Repository, TritonSettings
 
 releases = typer.Typer(help="The releases of a model repository.", no_args_is_help=True)
 
@@ -51,6 +51,24 @@ def list_releases(repository: Repository = Path("model_repository"), json: Json 
         table.add_row(f"{row['release']}{mark}", row["created"], row["family"],
                       ", ".join(row["models"]), held_out)  # fmt: skip
     Console().print(table)
+
+
+@releases.command()
+def configure(
+    repository: Repository = Path("model_repository"), triton: TritonSettings = None
+) -> None:
+    """Write every config.pbtxt anew, with the settings of --triton; nothing is exported.
+
+    Servers take them when they start. Settings: docs/triton.md.
+
+    Example: recserve releases configure --triton triton.toml
+    """
+    from export.configs import configure as write_configs
+
+    changed = write_configs(repository, triton)
+    typer.echo("\n".join(f"wrote {path}" for path in changed) or "nothing to change")
+    if changed:
+        typer.echo("`recserve serve` takes them when it starts again")
 
 
 @releases.command()

@@ -26,6 +26,16 @@ ONNX_TYPES = {
     "tensor(uint8)": "uint8",
 }
 
+CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
+
+# The native backend's names of TensorRT's options -> ONNX Runtime's.
+PRECISIONS = {
+    "FP32": {},
+    "FP16": {"trt_fp16_enable": "True"},
+    "BF16": {"trt_bf16_enable": "True"},
+}
+TENSORRT_FLAGS = ("trt_engine_cache_enable", "trt_timing_cache_enable", "trt_cuda_graph_enable")
+
 
 class TritonPythonModel:
     def initialize(self, args):
@@ -56,27 +66,66 @@ def open_session(config):
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     # A spinning pool steals the cores from Triton and Bento.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = ["CPUExecutionProvider"]
+    wanted = providers(config)
     if config.gpu is not None:
-        if "CUDAExecutionProvider" not in ort.get_available_providers():
-            raise batching.refuse(
-                "the instance is KIND_GPU and this ONNX Runtime knows no CUDA",
-                "Install onnxruntime-gpu instead of onnxruntime, or set kind: KIND_CPU.",
-            )
         ort.preload_dlls()
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": config.gpu}))
     try:
-        session = ort.InferenceSession(str(config.file), options, providers=providers)
+        session = ort.InferenceSession(str(config.file), options, providers=wanted)
     except Exception as error:
         raise batching.refuse(
             f"{config.file} cannot be read: {batching.reason(error)}", "Export the run again."
         ) from error
-    if config.gpu is not None and session.get_providers()[0] != "CUDAExecutionProvider":
+    names = [one if isinstance(one, str) else one[0] for one in wanted]
+    if lacking := [name for name in names if name not in session.get_providers()]:
         raise batching.refuse(
-            f"ONNX Runtime did not reach GPU {config.gpu}",
-            "Install the CUDA and cuDNN libraries it names in the log, or set kind: KIND_CPU.",
+            f"ONNX Runtime did not reach GPU {config.gpu} by {lacking[0]}",
+            'Install the libraries it names in the log, or set tensorrt = "off" or kind = "cpu".',
         )
     return session
+
+
+def providers(config):
+    """ONNX Runtime's, the preferred one first. An accelerator of the GPU is checked on the CPU too,
+    where it has no effect: what loads here must load there."""
+    tensorrt = tensorrt_options(config)
+    if config.gpu is None:
+        return [CPU]
+    found = [(CUDA, {"device_id": config.gpu}), CPU]
+    if tensorrt is not None:
+        found.insert(0, (TENSORRT, {**tensorrt, "device_id": config.gpu}))
+    for name, _ in found[:-1]:
+        if name not in ort.get_available_providers():
+            raise batching.refuse(
+                f"the instance is KIND_GPU and this ONNX Runtime knows no {name}",
+                "Install onnxruntime-gpu instead of onnxruntime, or set kind: KIND_CPU.",
+            )
+    return found
+
+
+def tensorrt_options(config):
+    """Those of ONNX Runtime's provider, None where config.pbtxt has no such accelerator."""
+    named = config.accelerators
+    batching.refuse_accelerators(named["cpu"])
+    batching.refuse_accelerators([one for one in named["gpu"] if one[0] != "tensorrt"])
+    if not named["gpu"]:
+        return None
+    options = {}
+    for key, value in named["gpu"][0][1].items():
+        if key == "precision_mode" and value in PRECISIONS:
+            options.update(PRECISIONS[value])
+        elif key in TENSORRT_FLAGS and value in ("0", "1", "true", "false"):
+            options[key] = "True" if value in ("1", "true") else "False"
+        elif key == "max_workspace_size_bytes" and value.isdecimal():
+            options["trt_max_workspace_size"] = value
+        elif key == "trt_engine_cache_path":
+            options[key] = value
+        else:
+            raise batching.refuse(
+                f"parameter {key} of the tensorrt accelerator is {value!r}",
+                "Set precision_mode FP32, FP16 or BF16, max_workspace_size_bytes a whole number, "
+                f"{' and '.join(TENSORRT_FLAGS)} 0 or 1, or trt_engine_cache_path.",
+            )
+    return options
 
 
 def check(role, config, ports, seen):

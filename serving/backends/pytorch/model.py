@@ -20,6 +20,7 @@ import torch  # noqa: E402
 class TritonPythonModel:
     def initialize(self, args):
         config = batching.Config.read(args, "model.pt")
+        batching.refuse_accelerators([*config.accelerators["cpu"], *config.accelerators["gpu"]])
         set_threads(config)
         device = torch.device("cpu" if config.gpu is None else f"cuda:{config.gpu}")
         if config.gpu is not None and not torch.cuda.is_available():
