@@ -19,17 +19,17 @@ from bento.metrics import Metrics
 from bento.schemas import PopularRequest, RecommendRequest, window
 from bento.settings import Settings
 from client.join import Joiner
-from client.service import Answer, Item, Served
+from client.service import Answer, Item
 from client.tensors import Triton
 from recommender.contract import Array
 from recommender.errors import NotFound, RecserveError, Unavailable
 from recommender.features import Request, tensors
 from recommender.release import Release
+from recommender.variants import DEFAULT
 
 log = logging.getLogger("bentoml.recserve")
 
 POPULARITY = "popularity"  # the model's name in answers that no model gave
-VARIANT = "default"
 MARGIN_S = 0.02  # of a deadline, at most a fifth, left for the answer itself
 WARM_UP_S = 10.0
 PROBE_PAUSE_S = 0.2
@@ -43,23 +43,14 @@ class Answering:
     release: Release
     triton: Triton
     metrics: Metrics
+    variant: str = DEFAULT  # under which name it answers
     ready: bool = False  # Triton answered for this release once; stays true when it goes away
+    missing: str | None = None  # why it is not ready, once Triton was asked
     _falling_back: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self._default_model = self._known(self.settings.model or self.release.models[0])
         self._joiner = Joiner(self.triton, max_rows=self.release.limits.max_batch_size)
-
-    def served(self) -> Served:
-        """As of now, when it begins to answer."""
-        return Served(
-            release=self.release.version,
-            family=self.release.family,
-            models=list(self.release.models),
-            created=self.release.details.get("created"),
-            variant=VARIANT,
-            since=time.time(),
-        )
 
     async def recommend(self, asked: RecommendRequest, request_id: str) -> Answer:
         """Raises BadInput for a part beyond K, NotFound for a model the release lacks."""
@@ -97,10 +88,11 @@ class Answering:
                     inputs = tensors([Request()], self.release.limits, length=length)
                     await self._infer(self._default_model, inputs, timeout_s=WARM_UP_S)
             except RecserveError as error:
+                self.missing = str(error)
                 log.debug("not ready: %s", error)
                 await asyncio.sleep(PROBE_PAUSE_S)
             else:
-                self.ready = True
+                self.ready, self.missing = True, None
                 log.info("release %d answers at %s", self.release.version, self.triton.address)
 
     async def close(self) -> None:
@@ -149,7 +141,7 @@ class Answering:
             items=items,
             release=self.release.version,
             model=model,
-            variant=VARIANT,
+            variant=self.variant,
             fallback=fallback,
             ignored=list(selection.ignored),
             request_id=request_id,

@@ -65,6 +65,7 @@ class Metrics:
         self._inflight = Gauge(
             "recserve_inflight_requests", "Requests being answered.", registry=self._registry
         )
+        self.variants = VariantMetrics(self._registry)
         for cause in FALLBACK_CAUSES:
             self.fallbacks.labels(cause)  # present from the start: rate() needs a zero
         # Looking labels up costs more than counting.
@@ -89,5 +90,39 @@ class Metrics:
         return generate_latest(self._registry)
 
 
+class VariantMetrics:
+    """Of /v1/recommend, by variant (`default` among them) and release; and what shadows did."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, what: str) -> Counter:
+            return Counter(f"recserve_{name}", what, LABELS, registry=registry)
+
+        def histogram(name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"recserve_{name}", what, LABELS, buckets=buckets, registry=registry)
+
+        self.requests = counter("variant_requests", "Requests answered.")
+        self.fallbacks = counter("variant_fallbacks", "Of these, by popular items.")
+        self.seconds = histogram("variant_seconds", "Time to the answer.", SECONDS)
+        self.stops = counter("canary_stops", "Canaries stopped because they were worse.")
+        self.copies = counter("shadow_requests", "Requests copied to a shadow, and answered.")
+        self.failures = counter("shadow_failures", "Of these, by popular items or not at all.")
+        self.dropped = counter("shadow_dropped", "Not copied: too many copies under way.")
+        self.copy_seconds = histogram("shadow_seconds", "Time to the shadow's answer.", SECONDS)
+        self.overlap = histogram(
+            "shadow_overlap", "Items of the given answer that the shadow gave too, as a part.",
+            TENTHS,
+        )  # fmt: skip
+        self._requests_of = lru_cache(64)(self.requests.labels)
+        self._seconds_of = lru_cache(64)(self.seconds.labels)
+
+    def answered(self, variant: str, release: int, fallback: bool, seconds: float) -> None:
+        self._requests_of(variant, release).inc()
+        self._seconds_of(variant, release).observe(seconds)
+        if fallback:
+            self.fallbacks.labels(variant, release).inc()
+
+
+LABELS = ("variant", "release")
+TENTHS = tuple(tenth / 10 for tenth in range(11))
 LATE, UNAVAILABLE, REFUSED = "deadline", "unavailable", "refused"
 FALLBACK_CAUSES = (LATE, UNAVAILABLE, REFUSED)

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 
 from bento.schemas import DEFAULT_N, PopularRequest, RecommendRequest
-from client.service import Answer, Refusal
+from client.service import Answer, Refusal, Served
 
 ERRORS = {
     "400": "The body is outside the schema; `field` names where.",
-    "404": "The release has no such model.",
+    "404": "There is no such variant, or its release has no such model.",
     "405": "The route takes another method.",
     "408": "The body did not come in time.",
     "413": "The body is too large.",
@@ -28,7 +28,7 @@ GETS = {
         "text/plain",
         ("503",),
     ),
-    "/v1/release": ("The release that answers now.", "application/json", ()),
+    "/v1/release": ("The release that answers now, and its variants.", "application/json", ()),
     "/metrics": ("Metrics in Prometheus' text format.", "text/plain", ()),
     "/docs.json": ("This description.", "application/json", ()),
 }
@@ -36,8 +36,8 @@ GETS = {
 
 def document(answers: int) -> bytes:
     """`answers` is the release's K, the largest n."""
-    (*bodies, _, _), components = msgspec.json.schema_components(
-        (RecommendRequest, PopularRequest, Answer, Refusal),
+    (*bodies, _, _, _), components = msgspec.json.schema_components(
+        (RecommendRequest, PopularRequest, Answer, Refusal, Served),
         ref_template="#/components/schemas/{name}",
     )
     assert len(bodies) == len(POSTS)
@@ -86,9 +86,8 @@ def _post(path: str) -> dict[str, Any]:
 def _get(path: str) -> dict[str, Any]:
     summary, content_type, others = GETS[path]
     shape = {"type": "string" if content_type == "text/plain" else "object"}
-    responses: dict[str, Any] = {
-        "200": {"description": "Yes.", "content": {content_type: {"schema": shape}}}
-    }
+    content = _json(Served) if path == "/v1/release" else {content_type: {"schema": shape}}
+    responses: dict[str, Any] = {"200": {"description": "Yes.", "content": content}}
     responses |= {status: {"description": "Not yet."} for status in others}
     name = path.rpartition("/")[2].removesuffix(".json")
     return {"summary": summary, "operationId": name, "responses": responses}

@@ -65,7 +65,12 @@ class RecommendRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         bool | None,
         Meta(description="Also items of the history; left out: as the data's repurchase says."),
     ] = None
-    model: Annotated[Id | None, Meta(description="A model of the release.")] = None
+    model: Annotated[
+        Id | None, Meta(description="A model of the release that serves, or of the variant's.")
+    ] = None
+    variant: Annotated[
+        Id | None, Meta(description="A variant by name, or `default`, instead of the user's own.")
+    ] = None
     deadline_ms: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_DEADLINE_MS)] | None,
         Meta(description="Popular items when no answer comes by then."),

@@ -13,6 +13,7 @@ import gc
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeVar
 
 import bentoml
@@ -26,10 +27,12 @@ from bento.follow import Follower
 from bento.metrics import CONTENT_TYPE, Metrics
 from bento.schemas import PopularRequest, RecommendRequest, decode
 from bento.settings import MAX_DEADLINE_MS, Settings
+from bento.variants import Router
 from client.service import Answer
 from client.tensors import connect
 from recommender.errors import RecserveError
 from recommender.release import read_release
+from recommender.variants import DEFAULT, SHADOW, Variant
 
 METRICS = Metrics()
 APP = App(METRICS)
@@ -39,42 +42,54 @@ T = TypeVar("T")
 def start(version: int | None = None) -> Answering:
     """Read the settings and release `version` (default: the one that serves); raises
     RecserveError."""
-    settings = Settings.from_environment()
+    return _answering(Settings.from_environment(), version, METRICS, DEFAULT)
+
+
+def start_variant(variant: Variant) -> Answering:
+    """Read the settings and a variant's release; raises RecserveError."""
+    settings = replace(Settings.from_environment(), model=variant.model)
+    # A shadow's overflows and failures are none of the service's.
+    metrics = Metrics() if variant.role == SHADOW else METRICS
+    return _answering(settings, variant.release, metrics, variant.name)
+
+
+def _answering(
+    settings: Settings, version: int | None, metrics: Metrics, variant: str
+) -> Answering:
     release = read_release(settings.repository, version)
     _ = release.catalogue.category_words_table, release.catalogue.by_popularity, release.users
+    triton = connect(settings.triton)
     return Answering(
-        settings=settings, release=release, triton=connect(settings.triton), metrics=METRICS
+        settings=settings, release=release, triton=triton, metrics=metrics, variant=variant
     )
 
 
-def routes(answering: Answering) -> Mapping[str, Route]:
+def routes(router: Router) -> Mapping[str, Route]:
     """Everything the service answers, /livez and /readyz aside."""
-    docs = openapi.document(answering.release.limits.answers)
+    docs = openapi.document(router.default.release.limits.answers)
 
     async def describe(_: bytes, __: str) -> bytes:
         return docs
 
-    served = msgspec.json.encode(answering.served())
-
     async def tell(_: bytes, __: str) -> bytes:
-        return served
+        return msgspec.json.encode(router.served())
 
     async def measure(_: bytes, __: str) -> bytes:
         return METRICS.text()
 
     return {
-        "/v1/recommend": _post(RecommendRequest, answering.recommend),
-        "/v1/popular": _post(PopularRequest, answering.popular),
+        "/v1/recommend": _post(RecommendRequest, router.recommend),
+        "/v1/popular": _post(PopularRequest, router.default.popular),
         "/v1/release": Route(method="GET", handler=tell),
         "/docs.json": Route(method="GET", handler=describe),
         "/metrics": Route(method="GET", handler=measure, content_type=CONTENT_TYPE.encode()),
     }
 
 
-def serve(answering: Answering) -> None:
+def serve(router: Router) -> None:
     """From now on. One assignment: no request sees half of two releases."""
-    METRICS.release.set(answering.release.version)
-    APP.routes = routes(answering)
+    METRICS.release.set(router.default.release.version)
+    APP.routes = routes(router)
 
 
 def _post(body: type[T], answer: Callable[[T, str], Awaitable[Answer]]) -> Route:
@@ -106,7 +121,6 @@ class Recserve:
         """Before any process starts: what cannot be served ends `bentoml serve`, in one line."""
         try:
             answering = start()
-            routes(answering)
         except RecserveError as error:
             raise BentoMLException(str(error)) from error
         # The worker of a built bento starts in another folder.
@@ -114,7 +128,7 @@ class Recserve:
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def begin(self) -> None:
-        self.follower = Follower(start(), start, serve)
+        self.follower = Follower(start(), start, start_variant, serve, METRICS.variants)
         self.following = asyncio.create_task(self.follower.run())
         # What is loaded stays: the collector need not walk through it again, and
         # its full passes were most of the slowest answers.

@@ -41,10 +41,25 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     items: list[Item]
     release: int
     model: str  # the model that ranked; "popularity" for popular items
-    variant: str
+    variant: str  # "default", or the variant of releases.json whose request it was
     fallback: bool  # True: popular items, because Triton was away or too slow
     ignored: list[str]  # ids, categories and user columns the release does not know
     request_id: str
+
+
+class ServedVariant(msgspec.Struct, frozen=True, kw_only=True):
+    """A release that lives beside the one that serves."""
+
+    name: str
+    release: int
+    model: str | None  # None: the release's first
+    role: str  # "ab", "canary", "shadow"
+    share: float  # percent of users; of a shadow, percent of requests copied
+    state: str  # STARTING, SERVING, or STOPPED: a canary that was worse
+    reason: str | None  # why it is not serving
+
+
+STARTING, SERVING, STOPPED = "starting", "serving", "stopped"
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +71,8 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     created: str | None  # ISO 8601
     variant: str
     since: float  # unix seconds: answers with this release from then on
+    changed: float = 0.0  # unix seconds: neither this nor which variants there are changed since
+    variants: list[ServedVariant] = []
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +112,7 @@ class RecommendBody(TypedDict, total=False):
     context: ContextBody
     allow_seen: bool
     model: str
+    variant: str
     deadline_ms: int
 
 

@@ -23,7 +23,8 @@ from pathlib import Path
 
 from recommender import release as reading
 from recommender.errors import ReleaseError
-from recommender.release import Index, read_index, read_release
+from recommender.release import Index, Release, read_index, read_release
+from recommender.stored import SCHEMA
 
 STAGING = ".tmp-"
 LOCK = ".lock"
@@ -62,31 +63,45 @@ def index_of(repository: Path) -> Index:
 def write_index(repository: Path, index: Index) -> None:
     """Replace releases.json, by rename."""
     content = {
-        "schema": reading.SCHEMA,
+        "schema": SCHEMA,
         "serving": index.serving,
         "previous": index.previous,
         "releases": {str(v): path for v, path in sorted(index.releases.items())},
+        "variants": [variant.to_json() for variant in index.variants],
     }
     write(repository / reading.INDEX, json.dumps(content, indent=2) + "\n")
 
 
-def choose(repository: Path, version: int) -> None:
-    """Let `version` be the release that serves; the caller holds the lock and has checked it."""
+def choose(repository: Path, release: Release) -> None:
+    """Let `release` be the one that serves; the caller holds the lock and has checked it.
+
+    A variant that is now the default itself goes: there is nothing left to compare. One of
+    another model of that release stays.
+    """
     index = read_index(repository)
-    if version != index.serving:
-        write_index(repository, replace(index, serving=version, previous=index.serving))
+    if release.version == index.serving:
+        return
+    same = (None, release.models[0])
+    variants = tuple(
+        v for v in index.variants if v.release != release.version or v.model not in same
+    )
+    write_index(
+        repository,
+        replace(index, serving=release.version, previous=index.serving, variants=variants),
+    )
 
 
 def gc(repository: Path, *, keep: int | None = None) -> list[Path]:
     """Remove version folders and staging that releases.json does not name; what was removed.
 
-    With `keep`, older releases than the newest `keep` leave the index first; the one that serves
-    and the one before it stay.
+    With `keep`, older releases than the newest `keep` leave the index first; the one that serves,
+    the one before it and those of variants stay.
     """
     with locked(repository):
         index = read_index(repository)
         if keep is not None:
             wanted = {*sorted(index.releases)[-keep:], index.serving, index.previous}
+            wanted |= {variant.release for variant in index.variants}
             left = {v: path for v, path in index.releases.items() if v in wanted}
             index = replace(index, releases=left)
             write_index(repository, index)

@@ -34,6 +34,7 @@ from recommender.models.families import Blueprint
 from recommender.provenance import made_by
 from recommender.release import Index, read_release
 from recommender.runs import Run
+from recommender.stored import SCHEMA
 from recommender.verify import sha256
 
 _SOURCES, _LIBRARIES = ("recommender", "export"), ("torch", "onnx", "onnxruntime", "numpy")
@@ -127,7 +128,7 @@ def _content(
 ) -> dict[str, Any]:
     blueprint = run.blueprint
     return {
-        "schema": reading.SCHEMA,
+        "schema": SCHEMA,
         "version": version,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "family": blueprint.family,

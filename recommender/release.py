@@ -1,7 +1,7 @@
 """Read a release from a model repository: which one serves, and is it whole?
 
     model_repository/
-      releases.json                       the one commit point: releases that exist, which serves
+      releases.json                       the one commit point: releases that exist, which serve
       recommender_onnx/
         config.pbtxt
         3/  model.onnx  release.json  catalogue.parquet  users.parquet
@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,15 +24,13 @@ from recommender.catalogue import Catalogue
 from recommender.contract import RECOMMENDER, Limits, kind_of
 from recommender.errors import ReleaseError, shown
 from recommender.features import UserFeatures
+from recommender.stored import WRITTEN_ANEW, read_json, taken
 from recommender.users import Users
+from recommender.variants import Variant, read_variants
 from recommender.verify import inside, verify
 
 INDEX = "releases.json"
 FILE = "release.json"
-SCHEMA = 1
-WRITTEN_ANEW = "Export the run again."
-JSON_NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number",
-              float: "a number", type(None): "null"}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,12 +73,13 @@ class Release:
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """releases.json: the versions that exist, the one that serves (None before the first), and
-    the one that served before it, which a rollback goes back to."""
+    """releases.json: the versions that exist, the one that serves (None before the first), the
+    one that served before it, which a rollback goes back to, and what lives beside it."""
 
     serving: int | None
     previous: int | None = None
     releases: Mapping[int, str]  # version -> path of its release.json below the repository
+    variants: tuple[Variant, ...] = ()
 
 
 def read_index(repository: Path) -> Index:
@@ -92,18 +90,21 @@ def read_index(repository: Path) -> Index:
             f"{repository} holds no release ({INDEX} is missing)",
             remedy="Run `recserve export RUN` first, or name another --repository.",
         )
-    raw = _read_json(path)
-    numbers = _taken(path, raw, "releases", dict)
+    raw = read_json(path)
+    numbers = taken(path, raw, "releases", dict)
     for number, home in numbers.items():
         if not number.isdecimal() or type(home) is not str:
             raise ReleaseError(
                 f"{path} names release {shown(number)} at {shown(home)}, not a number and a path",
                 remedy=WRITTEN_ANEW,
             )
+    releases = {int(number): home for number, home in numbers.items()}
+    optional = {"previous": None, "variants": [], **raw}
     return Index(
-        serving=_taken(path, raw, "serving", int, type(None)),
-        previous=_taken(path, {"previous": None, **raw}, "previous", int, type(None)),
-        releases={int(number): home for number, home in numbers.items()},
+        serving=taken(path, raw, "serving", int, type(None)),
+        previous=taken(path, optional, "previous", int, type(None)),
+        releases=releases,
+        variants=read_variants(path, taken(path, optional, "variants", list), releases),
     )
 
 
@@ -120,7 +121,7 @@ def read_release(repository: Path, version: int | None = None, *, verify: bool =
             remedy=f"Known: {', '.join(map(str, sorted(index.releases))) or 'none'}.",
         )
     path = inside(repository, index.releases[number], named_by=repository / INDEX)
-    release = _release(repository, path, _read_json(path))
+    release = _release(repository, path, read_json(path))
     if release.version != number or path != release.home / FILE:
         raise ReleaseError(
             f"{path} is of release {release.version} of {release.models[0]}, "
@@ -133,14 +134,14 @@ def read_release(repository: Path, version: int | None = None, *, verify: bool =
 
 
 def _release(repository: Path, path: Path, raw: Mapping[str, Any]) -> Release:
-    models = _taken(path, raw, "models", list)
+    models = taken(path, raw, "models", list)
     if not models or not all(type(m) is str and re.fullmatch(r"\w[\w.-]*", m) for m in models):
         raise ReleaseError(
             f"{path} has models {shown(models)}, which are no folder names", remedy=WRITTEN_ANEW
         )
     try:
-        limits = Limits.from_json(_taken(path, raw, "limits", dict))
-        user_features = UserFeatures.from_json(_taken(path, raw, "user_features", list))
+        limits = Limits.from_json(taken(path, raw, "limits", dict))
+        user_features = UserFeatures.from_json(taken(path, raw, "user_features", list))
     except (KeyError, TypeError) as error:
         reason = str(error).replace("Limits.__init__() ", "")
         raise ReleaseError(
@@ -149,15 +150,15 @@ def _release(repository: Path, path: Path, raw: Mapping[str, Any]) -> Release:
     _check_limits(path, limits, user_features)
     return Release(
         repository=repository,
-        version=_taken(path, raw, "version", int),
-        family=_taken(path, raw, "family", str),
-        items=_taken(path, raw, "items", int),
+        version=taken(path, raw, "version", int),
+        family=taken(path, raw, "family", str),
+        items=taken(path, raw, "items", int),
         models=tuple(models),
         limits=limits,
         user_features=user_features,
-        mean_rating=_taken(path, raw, "mean_rating", float, int, type(None)),
-        clock=_taken(path, raw, "clock", int),
-        files=_taken(path, raw, "files", dict),
+        mean_rating=taken(path, raw, "mean_rating", float, int, type(None)),
+        clock=taken(path, raw, "clock", int),
+        files=taken(path, raw, "files", dict),
         details=raw,
     )
 
@@ -177,35 +178,3 @@ def _check_limits(path: Path, limits: Limits, user_features: UserFeatures) -> No
             f"{path} has the limit {name} {shown(size)}, which its models cannot have",
             remedy=WRITTEN_ANEW,
         )
-
-
-def _taken(path: Path, raw: Mapping[str, Any], key: str, *kinds: type) -> Any:
-    """`raw[key]`, which must be of one of `kinds`: a JSON true is no number."""
-    if type(raw.get(key)) not in kinds:
-        seen = f"{key} {shown(raw[key])}" if key in raw else f"no {key}"
-        raise ReleaseError(
-            f"{path} has {seen} instead of {' or '.join(JSON_NAMES[kind] for kind in kinds)}",
-            remedy=WRITTEN_ANEW,
-        )
-    return raw[key]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        raw: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise ReleaseError(f"{path} is missing", remedy=WRITTEN_ANEW) from error
-    except OSError as error:
-        raise ReleaseError(
-            f"{path} cannot be read: {error.strerror}", remedy="Let this user read it."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise ReleaseError(f"{path} is not JSON: {error}", remedy=WRITTEN_ANEW) from error
-    if type(raw) is not dict:
-        raise ReleaseError(f"{path} is {shown(raw)} instead of an object", remedy=WRITTEN_ANEW)
-    if raw.get("schema") != SCHEMA:
-        raise ReleaseError(
-            f"{path} has schema {raw.get('schema')!r}, this recserve reads {SCHEMA}",
-            remedy="Export the run again with this recserve, or use the recserve that wrote it.",
-        )
-    return raw

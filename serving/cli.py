@@ -20,6 +20,7 @@ from recommender.errors import BadInput, RecserveError
 from serving.commands import adapt, ask, batch, data, export, load, machine, releases, training
 from serving.commands import explain as explaining  # explain() below is of errors
 from serving.commands import tune as tuning
+from serving.commands import variants as beside
 
 app = typer.Typer(
     name="recserve",
@@ -42,6 +43,7 @@ app.command()(batch.batch)
 app.command()(explaining.explain)
 app.command()(export.export)
 app.add_typer(releases.releases, name="releases")
+app.add_typer(beside.variants, name="variants")
 app.command()(machine.serve)
 app.command()(ask.recommend)
 app.command()(load.load)

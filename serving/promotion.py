@@ -53,8 +53,8 @@ def promote(
         servers = running(repository)
         for server in servers:
             say(f"Triton at {server.triton} loads release {version}")
-            asyncio.run(_prepare(server, release))
-        choose(repository, version)
+            asyncio.run(prepare(server, release))
+        choose(repository, release)
     for server in servers:
         _wait_switched(server, version)
         say(f"{server.url} answers with release {version}")
@@ -95,7 +95,7 @@ def _told(new: Release, old: Release, found: Estimate, same: bool) -> str:
     )
 
 
-async def _prepare(server: Running, release: Release) -> None:
+async def prepare(server: Running, release: Release) -> None:
     """Have the release loaded beside what is there, and asked; put away again if it fails."""
     async with Control(server.triton) as triton:
         before = {model: await triton.versions(model) for model in release.models}

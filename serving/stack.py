@@ -44,7 +44,7 @@ def serve(
     log_dir: Path | None = None,
     on_ready: Callable[[], None] | None = None,
 ) -> int:
-    """Serve the repository's release until a signal asks to stop (then 0).
+    """Serve the repository's release, and its variants, until a signal asks to stop (then 0).
 
     Raises ReleaseError for a repository without a whole release, MachineError
     for a taken port or a lacking machine, Unavailable when a server fails to
@@ -93,13 +93,15 @@ def _run(
                     log=triton_log,
                     timeout_s=LOAD_TIMEOUT_S,
                 )
+                here = Running(triton=f"{TRITON_HOST}:{ports.grpc}", url=address(host, port))
+                keeper = Keeper(here, release)
+                keeper.load_variants(timeout_s=LOAD_TIMEOUT_S)
             _wait_ready(host, port, servers)
             print(f"Release {release.version} is served at {address(host, port)}", flush=True)
-            here = Running(triton=f"{TRITON_HOST}:{ports.grpc}", url=address(host, port))
             with announced(release.repository, port, here):
                 if on_ready is not None:
                     on_ready()
-                _watch(supervision, release, here, triton, servers)
+                _watch(supervision, keeper, here, triton, servers)
         finally:
             processes.stop(bento, STOP_BENTO_S)
     finally:
@@ -108,20 +110,18 @@ def _run(
 
 def _watch(
     supervision: processes.Supervision,
-    release: Release,
+    keeper: Keeper,
     here: Running,
     triton: subprocess.Popen[bytes],
     servers: Servers,
 ) -> NoReturn:
     """Load again what has died, and put away what no longer serves."""
-    keeper = Keeper(here, release)
     while True:
         _check_alive(servers)
-        release = keeper.release
-        if dead := tritonserver.dead_models(release, triton):
-            with supervision.by_killing(triton):
-                tritonserver.revive(release, dead, here.triton)
-            print(f"Loaded again, its process had died: {', '.join(dead)}", flush=True)
+        for release in keeper.releases:
+            if dead := tritonserver.dead_models(release, triton):
+                with supervision.by_killing(triton):
+                    keeper.revive(release, dead)
         with supervision.by_killing(triton):
             keeper.look()
         time.sleep(0.5)

@@ -76,6 +76,17 @@ def load_release(
     asyncio.run(_load_watching(release, _address(host, ports), process, log, timeout_s))
 
 
+def load_beside(
+    release: Release, address: str, *, last: str | None = None, timeout_s: float = 120
+) -> None:
+    """Load `release` beside what is there; `address` is host:port of gRPC.
+
+    Model `last` (default: the first) comes last: whoever waits for it has all of them or none.
+    Raises what `load_release` raises, but for the death of the server, which is Unavailable too.
+    """
+    asyncio.run(_load_beside(release, address, last or release.models[0], timeout_s))
+
+
 def dead_models(release: Release, process: subprocess.Popen[bytes]) -> tuple[str, ...]:
     """Models of a loaded `release` whose process has died.
 
@@ -177,6 +188,20 @@ async def _load(release: Release, address: str) -> None:
         await asyncio.gather(*loads)
 
 
+async def _load_beside(release: Release, address: str, last: str, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s), Control(address) as triton:
+            for model in sorted(release.models, key=lambda model: model == last):
+                there = await triton.versions(model)
+                if release.version not in there:
+                    await load_model(triton, release, model, [*there, release.version])
+    except TimeoutError as error:
+        raise Unavailable(
+            f"Triton at {address} has not loaded release {release.version} after {timeout_s:g} s",
+            remedy="See its log.",
+        ) from error
+
+
 async def load_model(triton: Control, release: Release, model: str, versions: list[int]) -> None:
     """Have exactly `versions` of a model of `release` loaded, and answering."""
     config = check_config(release.repository / model / "config.pbtxt", model, release.limits)
@@ -190,9 +215,14 @@ async def load_model(triton: Control, release: Release, model: str, versions: li
 async def _reload(release: Release, models: Iterable[str], address: str) -> None:
     async with Control(address) as triton:
         for model in models:
-            versions = await triton.versions(model) or [release.version]
-            await triton.unload(model)  # a load alone finds nothing changed and does nothing
-            await load_model(triton, release, model, versions)
+            others = [v for v in await triton.versions(model) if v != release.version]
+            # Gone first: a load alone finds nothing changed and does nothing. The other
+            # versions go on answering.
+            if others:
+                await load_model(triton, release, model, others)
+            else:
+                await triton.unload(model)
+            await load_model(triton, release, model, [*others, release.version])
 
 
 def _last_error(log: Path | None) -> str:

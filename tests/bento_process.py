@@ -20,7 +20,8 @@ from ports import free_ports
 from recommender.catalogue import Catalogue
 from recommender.contract import Limits
 from recommender.features import UserColumn, UserFeatures
-from recommender.release import SCHEMA, read_index
+from recommender.release import read_index
+from recommender.stored import SCHEMA
 from recommender.users import Users
 from recommender.verify import sha256
 

@@ -14,6 +14,7 @@ import torch
 from cold_data import cold_dataset, cold_folder  # noqa: F401 - fixtures
 from served import ITEMS, Stack, serving
 from triton_process import toy_repository, toy_server, toy_weights  # noqa: F401 - fixtures
+from two_catalogues import one, other  # noqa: F401 - fixtures
 
 from export.releases import publish
 from recommender import config

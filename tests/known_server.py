@@ -16,7 +16,7 @@ import numpy as np
 
 from recommender.catalogue import Catalogue
 from recommender.contract import Limits
-from recommender.release import SCHEMA
+from recommender.stored import SCHEMA
 from recommender.users import Users
 from recommender.verify import sha256
 

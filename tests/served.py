@@ -29,6 +29,7 @@ class Stack:
     http: str
     metrics: str
     repository: Path
+    folder: Path  # of its log
 
 
 @contextmanager
@@ -49,7 +50,7 @@ def serving(repository: Path, folder: Path) -> Iterator[Stack]:
         yield Stack(
             process=process, url=url, grpc=f"grpc://127.0.0.1:{grpc}",
             http=f"triton+http://127.0.0.1:{http}", metrics=f"http://127.0.0.1:{metrics}/metrics",
-            repository=repository,
+            repository=repository, folder=folder,
         )  # fmt: skip
     finally:
         if process.poll() is None:

@@ -68,6 +68,14 @@ READ: dict[str, Case] = {
     "an index with a release at a number": (
         said(INDEX, releases={"2": 7}), "releases.json names release '2' at 7"),
     "an index that serves a word": (said(INDEX, serving="2"), "releases.json has serving '2'"),
+    "an index whose variants are a number": (
+        said(INDEX, variants=2), "releases.json has variants 2 instead of a list"),
+    "a variant of an unknown version": (
+        said(INDEX, variants=[{"name": "b", "release": 7, "role": "ab", "share": 10}]),
+        "releases.json: variant 'b' has release 7 none of the releases"),
+    "a variant of nobody": (
+        said(INDEX, variants=[{"name": "b", "release": 1, "role": "ab", "share": 0}]),
+        "releases.json: variant 'b' has share 0 not above 0"),
     "an unknown version serves": (said(INDEX, serving=7), "release 7 is not in releases.json"),
     "the index names a release that is not there": (
         said(INDEX, releases={"2": f"{ONNX_MODEL}/3/release.json"}), "3/release.json is missing"),

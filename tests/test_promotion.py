@@ -12,47 +12,21 @@ from pathlib import Path
 import httpx
 import numpy as np
 import onnx
-import polars as pl
 import pytest
 from served import Stack, serving
 from triton_process import wait_until
+from two_catalogues import MODEL, OTHER
 
 from client.service import RecserveClient
 from export import golden
 from export.releases import publish
-from recommender import config, heldout
-from recommender.data.dataset import Dataset, load
+from recommender import heldout
 from recommender.errors import ReleaseError
 from recommender.release import read_index, read_release
 from recommender.runs import Run
-from recommender.train import blueprint_of, fit_run
 from recommender.verify import sha256
 from serving.commands.releases import releases as commands
 from serving.promotion import promote, rollback
-
-MODEL = "popularity_onnx"
-
-
-def popularity(dataset: Dataset) -> Run:
-    return fit_run(blueprint_of("popularity", dataset.users, dataset, config.read()),
-                   dataset.users, dataset)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def one(dataset: Dataset) -> Run:
-    return popularity(dataset)
-
-
-@pytest.fixture(scope="module")
-def other(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The same shapes, but no item of `one`: an answer tells which catalogue it is from."""
-    folder = tmp_path_factory.mktemp("other")
-    for file in data_folder.iterdir():
-        frame = pl.read_csv(file, infer_schema=False)
-        if "item_id" in frame.columns:
-            frame = frame.with_columns(item_id="other-" + pl.col("item_id"))
-        frame.write_csv(folder / file.name)
-    return popularity(load(folder)[0])
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +65,7 @@ class Callers:
                     self.wrong.append(repr(error))
                     continue
                 self.seen[answer.release] += 1
-                theirs = {item.item_id.startswith("other-") for item in answer.items}
+                theirs = {item.item_id.startswith(OTHER) for item in answer.items}
                 if answer.fallback or theirs != {answer.release == 2}:
                     self.wrong.append(repr(answer))
 

@@ -153,6 +153,17 @@ def test_the_callers_request_id_comes_back_and_a_strange_one_is_replaced(service
         assert reply.headers["X-Request-ID"] == reply.json()["request_id"]
 
 
+def test_default_is_a_variant_and_any_other_is_unknown_where_there_is_none(
+    service: Service,
+) -> None:
+    assert service.recommend(n=1, variant="default")["variant"] == "default"
+    reply = service.http.post("/v1/recommend", json={"variant": "b"})
+    assert reply.status_code == 404
+    error = reply.json()["error"]
+    assert (error["field"], error["value"]) == ("variant", "b")
+    assert error["remedy"] == "There is default."
+
+
 # What a caller must not send
 
 DEEP = '{"user": {"a": ' + "[" * 20_000
@@ -178,6 +189,8 @@ REFUSED = [
     ('{"context": {"time": 1700000000000}}', "context.time", 1700000000000),
     ('{"context": {"time": NaN}}', "body", None),
     ('{"allow_seen": "yes"}', "allow_seen", "yes"),
+    ('{"variant": 2}', "variant", 2),
+    ('{"variant": ""}', "variant", ""),
     ('{"deadline_ms": 0}', "deadline_ms", 0),
     ('{"deadline_ms": 60000}', "deadline_ms", 60000),
     ('{"explain": true}', "explain", True),
@@ -307,6 +320,7 @@ def test_answers_and_errors_are_what_the_docs_describe(service: Service) -> None
 
     validator("Answer").validate(service.recommend(n=3))
     validator("Refusal").validate(service.http.post("/v1/recommend", json={"n": 0}).json())
+    validator("Served").validate(service.http.get("/v1/release").json())
     asked = validator("RecommendRequest")
     asked.validate({"user_id": "reader", "n": 5, "filter": {"categories": ["Noir"]}})
     assert not asked.is_valid({"n": LIMITS.answers + 1})

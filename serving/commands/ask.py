@@ -16,6 +16,9 @@ def recommend(
     category: Annotated[
         list[str] | None, typer.Option(help="Items of this category only; repeat for any of more.")
     ] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="A variant's answer, or the default's, not the user's own.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="The service's answer as it is.")] = False,
     url: Annotated[
         str, typer.Option(envvar="RECSERVE_URL", help="The service's address.")
@@ -25,7 +28,7 @@ def recommend(
 
     Example: recserve recommend --user 196 -n 10 --category Comedy
     """
-    answer = ask(url, user, n, category or [])
+    answer = ask(url, user, n, category or [], variant)
     if json:
         import msgspec
 
@@ -34,16 +37,22 @@ def recommend(
         show(answer, user)
 
 
-def ask(url: str, user: str, n: int, categories: list[str]) -> Answer:
+def ask(url: str, user: str, n: int, categories: list[str], variant: str | None = None) -> Answer:
     """One question, with the longest deadline there is: a person would rather wait than see
     the popular items of a fallback."""
     from bento.settings import MAX_DEADLINE_MS
-    from client.service import RecserveClient
+    from client.service import RecommendBody, RecserveClient
 
+    body: RecommendBody = {
+        "user_id": user,
+        "n": n,
+        "filter": {"categories": categories},
+        "deadline_ms": MAX_DEADLINE_MS,
+    }
+    if variant is not None:
+        body["variant"] = variant
     with RecserveClient(url) as client:
-        return client.recommend(
-            user_id=user, n=n, filter={"categories": categories}, deadline_ms=MAX_DEADLINE_MS
-        )
+        return client.recommend(**body)
 
 
 def show(answer: Answer, user: str) -> None:
@@ -66,7 +75,10 @@ def show(answer: Answer, user: str) -> None:
 
 
 def _notes(answer: Answer, user: str) -> list[str]:
-    notes = [f"release {answer.release}, model {answer.model}"]
+    from recommender.variants import DEFAULT
+
+    variant = "" if answer.variant == DEFAULT else f", variant {answer.variant}"
+    notes = [f"release {answer.release}, model {answer.model}{variant}"]
     if not answer.items:
         notes.append("Nothing qualifies: ask for other categories.")
     if answer.fallback:

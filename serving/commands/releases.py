@@ -31,6 +31,7 @@ def list_releases(repository: Repository = Path("model_repository"), json: Json 
         {
             "release": r.version,
             "serving": r.version == index.serving,
+            "variants": [v.name for v in index.variants if v.release == r.version],
             "created": r.details["created"],
             "family": r.family,
             "models": list(r.models),
@@ -44,7 +45,8 @@ def list_releases(repository: Repository = Path("model_repository"), json: Json 
         return
     table = Table("release", "created", "family", "models", "held-out NDCG@10", box=None)
     for row in rows:
-        mark = " (serving)" if row["serving"] else ""
+        marks = [*(["serving"] if row["serving"] else []), *row["variants"]]
+        mark = f" ({', '.join(marks)})" if marks else ""
         held_out = "-" if row["ndcg@10"] is None else f"{row['ndcg@10']:.4f}"
         table.add_row(f"{row['release']}{mark}", row["created"], row["family"],
                       ", ".join(row["models"]), held_out)  # fmt: skip
@@ -108,8 +110,8 @@ def gc(
         int | None,
         typer.Option(
             min=1,
-            help="Of the releases, only the newest so many; never the one that serves or "
-            "the one before it.",
+            help="Of the releases, only the newest so many; never the one that serves, "
+            "the one before it or a variant's.",
         ),
     ] = None,
 ) -> None:
