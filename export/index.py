@@ -56,7 +56,7 @@ def _taken(handle: int) -> bool:
 def index_of(repository: Path) -> Index:
     """The index; an empty one before the first release."""
     if not (repository / reading.INDEX).exists():
-        return Index(serving=None, releases={})
+        return Index(serving=None, releases={}, checksums={})
     return read_index(repository)
 
 
@@ -67,6 +67,7 @@ def write_index(repository: Path, index: Index) -> None:
         "serving": index.serving,
         "previous": index.previous,
         "releases": {str(v): path for v, path in sorted(index.releases.items())},
+        "checksums": {str(v): index.checksums[v] for v in sorted(index.releases)},
         "variants": [variant.to_json() for variant in index.variants],
     }
     write(repository / reading.INDEX, json.dumps(content, indent=2) + "\n")

@@ -71,9 +71,17 @@ def publish(run: Run, repository: Path, settings: Path | None = None) -> int:
         finally:
             for folder in staged.values():
                 shutil.rmtree(folder, ignore_errors=True)
-        releases = {**index.releases, version: f"{models[0]}/{version}/{reading.FILE}"}
+        home = f"{models[0]}/{version}/{reading.FILE}"
         serving = version if index.serving is None else index.serving
-        write_index(repository, dataclasses.replace(index, serving=serving, releases=releases))
+        write_index(
+            repository,
+            dataclasses.replace(
+                index,
+                serving=serving,
+                releases={**index.releases, version: home},
+                checksums={**index.checksums, version: sha256(repository / home)},
+            ),
+        )
     return version
 
 

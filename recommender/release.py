@@ -27,7 +27,7 @@ from recommender.features import UserFeatures
 from recommender.stored import WRITTEN_ANEW, read_json, taken
 from recommender.users import Users
 from recommender.variants import Variant, read_variants
-from recommender.verify import inside, verify
+from recommender.verify import check_sha256, inside, verify
 
 INDEX = "releases.json"
 FILE = "release.json"
@@ -79,6 +79,7 @@ class Index:
     serving: int | None
     previous: int | None = None
     releases: Mapping[int, str]  # version -> path of its release.json below the repository
+    checksums: Mapping[int, object]  # version -> sha256 of that file, which has those of all others
     variants: tuple[Variant, ...] = ()
 
 
@@ -98,12 +99,14 @@ def read_index(repository: Path) -> Index:
                 f"{path} names release {shown(number)} at {shown(home)}, not a number and a path",
                 remedy=WRITTEN_ANEW,
             )
+    checksums = taken(path, raw, "checksums", dict)
     releases = {int(number): home for number, home in numbers.items()}
     optional = {"previous": None, "variants": [], **raw}
     return Index(
         serving=taken(path, raw, "serving", int, type(None)),
         previous=taken(path, optional, "previous", int, type(None)),
         releases=releases,
+        checksums={int(number): checksums.get(number) for number in numbers},
         variants=read_variants(path, taken(path, optional, "variants", list), releases),
     )
 
@@ -130,6 +133,7 @@ def read_release(repository: Path, version: int | None = None, *, verify: bool =
         )
     if verify:
         release.verify()
+        check_sha256(path, index.checksums[number], number)
     return release
 
 

@@ -28,6 +28,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_sha256(path: Path, wanted: object, version: int) -> None:
+    if (seen := sha256(path)) != wanted:
+        raise ReleaseError(
+            f"{path} is corrupted: sha256 {seen[:12]}…, release {version} "
+            f"was exported with {str(wanted)[:12]}…",
+            remedy=ANOTHER,
+        )
+
+
 def inside(repository: Path, name: object, *, named_by: Path) -> Path:
     """The path `name` below the repository, reached without `..` and without a link."""
     path = repository / str(name)
@@ -60,12 +69,7 @@ def verify(release: Release) -> None:
             )
         if not path.is_file():
             raise ReleaseError(f"release {release.version} lacks {path}", remedy=ANOTHER)
-        if (seen := sha256(path)) != wanted:
-            raise ReleaseError(
-                f"{path} is corrupted: sha256 {seen[:12]}…, release {release.version} "
-                f"was exported with {str(wanted)[:12]}…",
-                remedy=ANOTHER,
-            )
+        check_sha256(path, wanted, release.version)
         if path.suffix == ".onnx":
             _check_self_contained(path)
     for folder in sorted(folders):

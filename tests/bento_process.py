@@ -86,7 +86,14 @@ def write_release(
     path = repository / "releases.json"
     known = read_index(repository).releases if path.exists() else {}
     releases = {**known, version: f"{models[0]}/{version}/release.json"}
-    path.write_text(json.dumps({"schema": SCHEMA, "serving": version, "releases": releases}))
+    write_index(repository, serving=version, releases=releases)
+
+
+def write_index(repository: Path, *, serving: int, releases: Mapping[int, str]) -> None:
+    """As the export writes it."""
+    checksums = {number: sha256(repository / home) for number, home in releases.items()}
+    index = {"schema": SCHEMA, "serving": serving, "releases": releases, "checksums": checksums}
+    (repository / "releases.json").write_text(json.dumps(index))
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ import onnx
 import polars as pl
 import torch
 import toy
-from bento_process import write_release
+from bento_process import write_index, write_release
 from onnx import TensorProto, helper, numpy_helper
 
 from recommender.contract import RECOMMENDER_ONNX, RECOMMENDER_TORCHSCRIPT
+from recommender.release import read_index
 from recommender.verify import sha256
 
 MODELS = (RECOMMENDER_ONNX, RECOMMENDER_TORCHSCRIPT)
@@ -118,6 +119,9 @@ def sealed(*changes: Break) -> Break:
             if path.name != "release.json"
         }
         said(RELEASE, files=files)(repository)
+        index = read_index(repository)
+        assert index.serving is not None
+        write_index(repository, serving=index.serving, releases=index.releases)
 
     return change
 

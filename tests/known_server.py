@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bento_process import write_index
 
 from recommender.catalogue import Catalogue
 from recommender.contract import Limits
@@ -64,8 +65,7 @@ def write_release(folder: Path) -> Path:
         "files": {str(p.relative_to(folder)): sha256(p) for p in home.glob("*.parquet")},
     }
     (home / "release.json").write_text(json.dumps(release))
-    index = {"schema": SCHEMA, "serving": 1, "releases": {"1": "toy_onnx/1/release.json"}}
-    (folder / "releases.json").write_text(json.dumps(index))
+    write_index(folder, serving=1, releases={1: "toy_onnx/1/release.json"})
     return folder
 
 

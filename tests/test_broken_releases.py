@@ -100,6 +100,11 @@ READ: dict[str, Case] = {
     "release.json without models": (said(RELEASE, models=[]), "2/release.json has models []"),
     "a model is a path": (said(RELEASE, models=["../elsewhere"]), "has models ['../elsewhere']"),
     "a model is the folder above": (said(RELEASE, models=[ONNX_MODEL, ".."]), "has models '..'"),
+    "release.json is another, as good as this": (
+        said(RELEASE, mean_rating=2.5), "2/release.json is corrupted: sha256"),
+    "an index without checksums": (unsaid(INDEX, "checksums"), "releases.json has no checksums"),
+    "an index without the checksum of release.json": (
+        said(INDEX, checksums={}), "2/release.json is corrupted exported with None"),
     "limits are missing": (unsaid(RELEASE, "limits"), "2/release.json has no limits"),
     "a limit nobody knows": (limit("colour", 3), "2/release.json has limits 'colour'"),
     "a limit is a text": (limit("exclude", "8"), "2/release.json has the limit exclude '8'"),
@@ -189,7 +194,8 @@ LOAD: dict[str, Case] = {
         config(ONNX_MODEL, "max_batch_size: 16", "max_batch_size: 8"),
         "config.pbtxt says max_batch_size: 8, the release has 16"),
     "limits that the config has not": (
-        limit("exclude", 9), "says input exclude: TYPE_INT64[8], the release has TYPE_INT64[9]"),
+        sealed(limit("exclude", 9)),
+        "says input exclude: TYPE_INT64[8], the release has TYPE_INT64[9]"),
     "an input has another name in the config": (
         config(ONNX_MODEL, 'name: "exclude"', 'name: "seen"'),
         "says input exclude: none, the release has TYPE_INT64[8]"),

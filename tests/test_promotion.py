@@ -19,6 +19,7 @@ from two_catalogues import MODEL, OTHER
 
 from client.service import RecserveClient
 from export import golden
+from export.index import write_index as rewrite_index
 from export.releases import publish
 from recommender import heldout
 from recommender.errors import ReleaseError
@@ -154,6 +155,9 @@ def test_a_release_that_is_not_as_it_was_is_refused_and_the_old_one_serves(
         raw = json.loads((home / "release.json").read_text())
         raw["files"] = {name: sha256(repository / name) for name in raw["files"]}
         (home / "release.json").write_text(json.dumps(raw))
+        index = read_index(repository)
+        checksums = {**index.checksums, bad: sha256(home / "release.json")}
+        rewrite_index(repository, replace(index, checksums=checksums))
     with Callers(stack.url, users=300) as callers, pytest.raises(ReleaseError, match=reason):
         promote(repository, bad)
     assert not callers.wrong
