@@ -17,6 +17,9 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 from client.tensors import TritonGrpc
 from recommender.errors import BadInput, NotFound, ReleaseError, Unavailable
 
+# Triton's flag of a restricted protocol names a key, and this is how gRPC sends it.
+KEY = "control"
+HEADER = f"triton-grpc-protocol-{KEY}"
 NO_CHANGE: Mapping[str, str] = {}
 
 
@@ -30,10 +33,15 @@ class Statistics:
 
 
 class Control:
-    """`async with Control(address) as triton:` — the repository side of one Triton server."""
+    """`async with Control(address, key) as triton:` — the repository side of one Triton server.
 
-    def __init__(self, address: str) -> None:
+    `key` is the one with which the server restricts who may list, load and unload; statistics
+    need none.
+    """
+
+    def __init__(self, address: str, key: str = "") -> None:
         self.tensors = TritonGrpc(address)
+        self._headers = [(HEADER, key)]
 
     async def __aenter__(self) -> Self:
         return self
@@ -68,7 +76,7 @@ class Control:
             config, preserving_proto_field_name=True, indent=None
         )
         try:
-            await self.tensors.call("RepositoryModelLoad", request, timeout_s=timeout_s)
+            await self._call("RepositoryModelLoad", request, timeout_s=timeout_s)
         except (BadInput, NotFound) as error:
             raise _refused(model, error.value) from error
         except Unavailable as error:
@@ -79,7 +87,7 @@ class Control:
     async def unload(self, model: str, *, timeout_s: float | None = None) -> None:
         """Unload every version of `model`, in-flight requests first."""
         request = service_pb2.RepositoryModelUnloadRequest(model_name=model)
-        await self.tensors.call("RepositoryModelUnload", request, timeout_s=timeout_s)
+        await self._call("RepositoryModelUnload", request, timeout_s=timeout_s)
 
     async def versions(self, model: str) -> list[int]:
         """Versions of `model` that answer now, oldest first."""
@@ -88,7 +96,7 @@ class Control:
     async def loaded(self) -> dict[str, list[int]]:
         """Every model that answers now, with its versions, oldest first."""
         request = service_pb2.RepositoryIndexRequest(ready=True)
-        response = await self.tensors.call("RepositoryIndex", request, timeout_s=5)
+        response = await self._call("RepositoryIndex", request, timeout_s=5)
         found: dict[str, list[int]] = {}
         for one in response.models:
             found.setdefault(one.name, []).append(int(one.version))
@@ -104,6 +112,9 @@ class Control:
             executions=one.execution_count,
             failures=one.inference_stats.fail.count,
         )
+
+    async def _call(self, method: str, request: Any, *, timeout_s: float | None) -> Any:
+        return await self.tensors.call(method, request, timeout_s=timeout_s, headers=self._headers)
 
 
 # "load failed for model 'm': version 3 is at UNAVAILABLE state: Internal: TritonModelException: "

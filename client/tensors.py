@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -139,10 +139,18 @@ class TritonGrpc:
         if "_channel" in vars(self):
             await self._channel.close()
 
-    async def call(self, method: str, request: Any, *, timeout_s: float | None) -> Any:
+    async def call(
+        self,
+        method: str,
+        request: Any,
+        *,
+        timeout_s: float | None,
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> Any:
         """One call of Triton's gRPC service, its failure translated."""
         try:
-            return await getattr(self.stub, method)(request, timeout=timeout_s)
+            called = getattr(self.stub, method)(request, timeout=timeout_s, metadata=headers)
+            return await called
         except grpc.aio.AioRpcError as error:
             raise self.failure(error, timeout_s) from error
 

@@ -45,7 +45,7 @@ class Keeper:
         for version, model in models.items():
             try:
                 release = read_release(self._repository, version)
-                load_beside(release, self._here.triton, last=model, timeout_s=timeout_s)
+                load_beside(release, self._here, last=model, timeout_s=timeout_s)
             except RecserveError as error:
                 self._refused.add(version)
                 print(f"Release {version}, of a variant, does not serve: {error}", flush=True)
@@ -55,7 +55,7 @@ class Keeper:
         """Load these models again, whose processes have died. Raises RecserveError where those of
         the release that serves cannot be; without a variant's, the others serve on."""
         try:
-            revive(release, dead, self._here.triton)
+            revive(release, dead, self._here)
         except RecserveError as error:
             if release is self.releases[0]:
                 raise
@@ -122,7 +122,7 @@ class Keeper:
 
     async def _put_away(self, index: Index) -> None:
         """Unload from Triton all that nothing names, unless a promotion is under way."""
-        async with Control(self._here.triton) as triton:
+        async with Control(self._here.triton, self._here.key) as triton:
             if not await _left_over(triton, index):
                 return
             with locked(self._repository):

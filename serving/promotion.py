@@ -97,7 +97,7 @@ def _told(new: Release, old: Release, found: Estimate, same: bool) -> str:
 
 async def prepare(server: Running, release: Release) -> None:
     """Have the release loaded beside what is there, and asked; put away again if it fails."""
-    async with Control(server.triton) as triton:
+    async with Control(server.triton, server.key) as triton:
         before = {model: await triton.versions(model) for model in release.models}
         try:
             for model, there in before.items():

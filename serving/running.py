@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ _PREFIX = ".serving-"
 class Running:
     triton: str  # host:port of gRPC
     url: str  # of Bento
+    key: str  # to load and unload in that Triton: for this user's eyes alone
 
 
 @contextmanager
@@ -30,6 +32,7 @@ def announced(repository: Path, port: int, running: Running) -> Iterator[None]:
     path = repository / f"{_PREFIX}{port}.json"
     try:
         file = path.open("w")
+        os.fchmod(file.fileno(), 0o600)
     except OSError as error:
         print(f"{path}: {error.strerror}; releases cannot be promoted from here", flush=True)
         yield

@@ -93,7 +93,11 @@ def _run(
                     log=triton_log,
                     timeout_s=LOAD_TIMEOUT_S,
                 )
-                here = Running(triton=f"{TRITON_HOST}:{ports.grpc}", url=address(host, port))
+                here = Running(
+                    triton=f"{TRITON_HOST}:{ports.grpc}",
+                    url=address(host, port),
+                    key=tritonserver.control_key(triton),
+                )
                 keeper = Keeper(here, release)
                 keeper.load_variants(timeout_s=LOAD_TIMEOUT_S)
             _wait_ready(host, port, servers)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import time
@@ -19,12 +20,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.control import Control
+from client.control import KEY, Control
 from export.triton_config import check_config
 from recommender.errors import MachineError, Unavailable
 from recommender.release import Release
 from serving import doctor, processes, wheel
+from serving.running import Running
 
+# Whoever reaches the ports may infer; what loads code wants a header that the launcher knows.
+RESTRICTED = f"model-repository,shared-memory,trace,logging:{KEY}="
+GRPC_FLAG, HTTP_FLAG = (
+    f"--grpc-restricted-protocol={RESTRICTED}",
+    f"--http-restricted-api={RESTRICTED}",
+)
 SHM_FLAG = "--backend-config=python,shm-region-prefix-name="
 SHM_NAME, SHM_DIGITS = "recserve-", 12
 SHM_BYTES = 4 << 20  # per instance at start: room for a few full batches (it grows when needed)
@@ -73,18 +81,19 @@ def load_release(
     Raises MachineError when the server dies first (quoting `log`), ReleaseError for a config.pbtxt
     of something else, or with Triton's reason, Unavailable after `timeout_s`.
     """
-    asyncio.run(_load_watching(release, _address(host, ports), process, log, timeout_s))
+    server = Control(_address(host, ports), control_key(process))
+    asyncio.run(_load_watching(release, server, process, log, timeout_s))
 
 
 def load_beside(
-    release: Release, address: str, *, last: str | None = None, timeout_s: float = 120
+    release: Release, server: Running, *, last: str | None = None, timeout_s: float = 120
 ) -> None:
-    """Load `release` beside what is there; `address` is host:port of gRPC.
+    """Load `release` beside what is there.
 
     Model `last` (default: the first) comes last: whoever waits for it has all of them or none.
     Raises what `load_release` raises, but for the death of the server, which is Unavailable too.
     """
-    asyncio.run(_load_beside(release, address, last or release.models[0], timeout_s))
+    asyncio.run(_load_beside(release, server, last or release.models[0], timeout_s))
 
 
 def dead_models(release: Release, process: subprocess.Popen[bytes]) -> tuple[str, ...]:
@@ -97,9 +106,14 @@ def dead_models(release: Release, process: subprocess.Popen[bytes]) -> tuple[str
     return tuple(m for m in release.models if f"/{m}/{release.version}/" not in running)
 
 
-def revive(release: Release, models: tuple[str, ...], address: str) -> None:
-    """Load these dead models of `release` again; `address` is host:port of gRPC."""
-    asyncio.run(_reload(release, models, address))
+def revive(release: Release, models: tuple[str, ...], server: Running) -> None:
+    """Load these dead models of `release` again."""
+    asyncio.run(_reload(release, models, server))
+
+
+def control_key(process: subprocess.Popen[bytes]) -> str:
+    """The key that `launch` gave the server."""
+    return _argument(process, GRPC_FLAG)
 
 
 def stop(process: subprocess.Popen[bytes], timeout_s: float = EXIT_TIMEOUT_S + 3) -> None:
@@ -124,6 +138,7 @@ def require(checks: Iterable[doctor.Check]) -> None:
 
 
 def _command(repository: Path, ports: Ports, host: str) -> list[str]:
+    key = secrets.token_hex(16)
     return [
         str(wheel.wheel() / "bin" / "tritonserver"),
         f"--model-repository={repository.resolve()}",
@@ -137,6 +152,8 @@ def _command(repository: Path, ports: Ports, host: str) -> list[str]:
         f"--metrics-address={host}",
         f"--metrics-port={ports.metrics}",
         f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+        f"{GRPC_FLAG}{key}",
+        f"{HTTP_FLAG}{key}",
         f"{SHM_FLAG}{SHM_NAME}{uuid.uuid4().hex[:SHM_DIGITS]}",  # never shared
         f"--backend-config=python,shm-default-byte-size={SHM_BYTES}",
     ]
@@ -152,20 +169,20 @@ def _address(host: str, ports: Ports) -> str:
 
 async def _load_watching(
     release: Release,
-    address: str,
+    server: Control,
     process: subprocess.Popen[bytes],
     log: Path | None,
     timeout_s: float,
 ) -> None:
     """Load, but give up the moment the server dies."""
     see = f"See {log}." if log else "See its output above."
-    loading = asyncio.create_task(_load(release, address))
+    loading = asyncio.create_task(_load(release, server))
     until = time.monotonic() + timeout_s
     while process.poll() is None and not loading.done():
         if time.monotonic() > until:
             loading.cancel()
             raise Unavailable(
-                f"Triton at {address} has not loaded release {release.version} "
+                f"Triton at {server.tensors.address} has not loaded release {release.version} "
                 f"after {timeout_s:g} s",
                 remedy=see,
             )
@@ -180,24 +197,25 @@ async def _load_watching(
     loading.result()
 
 
-async def _load(release: Release, address: str) -> None:
-    async with Control(address) as triton:
+async def _load(release: Release, server: Control) -> None:
+    async with server as triton:
         while not await triton.tensors.live():
             await asyncio.sleep(0.05)
         loads = (load_model(triton, release, m, [release.version]) for m in release.models)
         await asyncio.gather(*loads)
 
 
-async def _load_beside(release: Release, address: str, last: str, timeout_s: float) -> None:
+async def _load_beside(release: Release, server: Running, last: str, timeout_s: float) -> None:
     try:
-        async with asyncio.timeout(timeout_s), Control(address) as triton:
+        async with asyncio.timeout(timeout_s), Control(server.triton, server.key) as triton:
             for model in sorted(release.models, key=lambda model: model == last):
                 there = await triton.versions(model)
                 if release.version not in there:
                     await load_model(triton, release, model, [*there, release.version])
     except TimeoutError as error:
         raise Unavailable(
-            f"Triton at {address} has not loaded release {release.version} after {timeout_s:g} s",
+            f"Triton at {server.triton} has not loaded release {release.version} after "
+            f"{timeout_s:g} s",
             remedy="See its log.",
         ) from error
 
@@ -212,8 +230,8 @@ async def load_model(triton: Control, release: Release, model: str, versions: li
             await asyncio.sleep(0.05)
 
 
-async def _reload(release: Release, models: Iterable[str], address: str) -> None:
-    async with Control(address) as triton:
+async def _reload(release: Release, models: Iterable[str], server: Running) -> None:
+    async with Control(server.triton, server.key) as triton:
         for model in models:
             others = [v for v in await triton.versions(model) if v != release.version]
             # Gone first: a load alone finds nothing changed and does nothing. The other
@@ -238,8 +256,13 @@ def _last_error(log: Path | None) -> str:
 
 def _shm_prefix(process: subprocess.Popen[bytes]) -> str:
     """The name that all shared memory of this server begins with."""
+    return _argument(process, SHM_FLAG)
+
+
+def _argument(process: subprocess.Popen[bytes], flag: str) -> str:
+    """What stands behind `flag` on its command line."""
     assert isinstance(process.args, list)
-    return next(str(a)[len(SHM_FLAG) :] for a in process.args if str(a).startswith(SHM_FLAG))
+    return next(str(a)[len(flag) :] for a in process.args if str(a).startswith(flag))
 
 
 def _stubs(prefix: str) -> dict[int, str]:

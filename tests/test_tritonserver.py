@@ -28,6 +28,7 @@ from triton_process import (
 
 from recommender.errors import MachineError
 from serving import tritonserver, wheel
+from serving.running import Running
 
 
 def test_a_model_whose_process_died_is_loaded_again(toy_server):
@@ -39,7 +40,8 @@ def test_a_model_whose_process_died_is_loaded_again(toy_server):
     wait_until(lambda: gone(pid), "the stub lives")
     dead = tritonserver.dead_models(release, toy_server.process)
     assert dead == ("toy_onnx",)
-    tritonserver.revive(release, dead, toy_server.grpc)
+    key = tritonserver.control_key(toy_server.process)
+    tritonserver.revive(release, dead, Running(triton=toy_server.grpc, url="", key=key))
     arrays = toy.batch(2, 16)
     assert_equal(infer(toy_server.address("grpc"), "toy_onnx", arrays), toy.eager(arrays))
 

@@ -106,7 +106,7 @@ def controlled(server, action):
     """The result of `await action(control)`."""
 
     async def run():
-        async with Control(server.grpc) as control:
+        async with Control(server.grpc, tritonserver.control_key(server.process)) as control:
             return await action(control)
 
     return asyncio.run(run())
