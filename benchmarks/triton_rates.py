@@ -158,15 +158,16 @@ def serving(release: Release, model: str, settings: ServingConfig) -> Iterator[s
         log = Path(folder) / "triton.log"
         process = tritonserver.launch(release.repository, ports, log=log)
         try:
-            asyncio.run(_load(f"127.0.0.1:{ports.grpc}", model, release.version, text))
+            control = Control(f"127.0.0.1:{ports.grpc}", tritonserver.control_key(process))
+            asyncio.run(_load(control, model, release.version, text))
             yield f"127.0.0.1:{ports.grpc}"
         finally:
             tritonserver.stop(process)
 
 
-async def _load(address: str, model: str, version: int, text: str) -> None:
+async def _load(server: Control, model: str, version: int, text: str) -> None:
     cpu_only = {b: "KIND_CPU" for b in wheel.CUDA_LIBRARIES if not wheel.has_cuda(b)}
-    async with Control(address) as control:
+    async with server as control:
         while not await control.tensors.live():
             await asyncio.sleep(0.05)
         await control.load(model, [version], text, automatic=cpu_only)

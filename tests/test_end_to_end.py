@@ -77,7 +77,9 @@ def test_every_way_to_ask_gives_the_same_top_10(run: Run, stack: Stack) -> None:
                 assert np.allclose(scores, eager["score"][0, :10], atol=TOLERANCE)
 
 
-def test_32_callers_are_answered_in_half_as_many_executions_or_fewer(run: Run, stack: Stack) -> None:
+def test_32_callers_are_answered_in_half_as_many_executions_or_fewer(
+    run: Run, stack: Stack
+) -> None:
     """Counted by Triton itself, as Prometheus reads it: nv_inference_count and _exec_count."""
     limits = run.blueprint.limits
     arrays = tensors([_request(run, USERS[0])], limits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,16 +15,15 @@ import pytest
 from served import Stack, serving
 from triton_process import wait_until
 from two_catalogues import MODEL, OTHER
+from worse_releases import reseal
 
 from client.service import RecserveClient
 from export import golden
-from export.index import write_index as rewrite_index
 from export.releases import publish
 from recommender import heldout
 from recommender.errors import ReleaseError
 from recommender.release import read_index, read_release
 from recommender.runs import Run
-from recommender.verify import sha256
 from serving.commands.releases import releases as commands
 from serving.promotion import promote, rollback
 
@@ -152,12 +150,7 @@ def test_a_release_that_is_not_as_it_was_is_refused_and_the_old_one_serves(
     home = repository / MODEL / str(bad)
     spoil(home)
     if checksum:
-        raw = json.loads((home / "release.json").read_text())
-        raw["files"] = {name: sha256(repository / name) for name in raw["files"]}
-        (home / "release.json").write_text(json.dumps(raw))
-        index = read_index(repository)
-        checksums = {**index.checksums, bad: sha256(home / "release.json")}
-        rewrite_index(repository, replace(index, checksums=checksums))
+        reseal(home)
     with Callers(stack.url, users=300) as callers, pytest.raises(ReleaseError, match=reason):
         promote(repository, bad)
     assert not callers.wrong

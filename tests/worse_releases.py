@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export import golden
+from export.index import write_index
 from recommender.contract import RECOMMENDER
+from recommender.release import read_index
 from recommender.verify import sha256
 
 BEYOND = 10_000_000  # no catalogue has so many items
@@ -73,6 +76,9 @@ def reseal(home: Path) -> None:
     raw = json.loads((home / "release.json").read_text())
     raw["files"] = {name: sha256(repository / name) for name in raw["files"]}
     (home / "release.json").write_text(json.dumps(raw))
+    index = read_index(repository)
+    checksums = {**index.checksums, int(home.name): sha256(home / "release.json")}
+    write_index(repository, replace(index, checksums=checksums))
 
 
 def _rename_output(model: onnx.ModelProto, name: str, to: str) -> None:
