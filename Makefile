@@ -37,7 +37,7 @@ test: lint
 
 # What make test does a few times, hundreds of times: kills, promotions under load.
 test-faults: install
-	$(BIN)/pytest -m faults --timeout 1800
+	$(BIN)/pytest -m faults --timeout 3600
 
 # The exported graph alone in ONNX Runtime; REPOSITORY holds a release (default: make up's).
 REPOSITORY ?= model_repository
