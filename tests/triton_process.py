@@ -95,7 +95,17 @@ def at_once(address, model, batches):
             before = await control.statistics(model, 1)
             asked = (client.infer(model, 1, batch, timeout_s=20) for batch in batches)
             answers = await asyncio.gather(*asked, return_exceptions=True)
+            rows = sum(
+                len(next(iter(batch.values())))
+                for batch, answer in zip(batches, answers, strict=True)
+                if not isinstance(answer, BaseException)
+            )
             after = await control.statistics(model, 1)
+            for _ in range(100):  # an answer comes a moment before it is counted
+                if after.inferences - before.inferences == rows:
+                    break
+                await asyncio.sleep(0.02)
+                after = await control.statistics(model, 1)
         await client.close()
         return answers, after.executions - before.executions
 
