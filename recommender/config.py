@@ -27,7 +27,6 @@ class EncoderConfig:
     heads: int = 2
     dropout: float = 0.2
     reach: int = 100  # newest events read for an answer: attention's cost grows with their square
-    window: int = 32  # of them, those whose encodings the last layer attends to
     blank: float = 0.1  # share of history tokens blanked out in training
 
 

@@ -9,13 +9,13 @@ from recommender.config import EncoderConfig
 from recommender.models.encoder import Encoder
 from recommender.models.scorer import UserInputs
 
-ITEMS, LENGTH, WINDOW = 50, 20, 6
+ITEMS, LENGTH = 50, 20
 
 
 def encoder(layers: int, reach: int = LENGTH) -> Encoder:
     torch.manual_seed(layers)
     made = Encoder(
-        EncoderConfig(layers=layers, window=WINDOW, reach=reach, width=16),
+        EncoderConfig(layers=layers, reach=reach, width=16),
         item_categories=[[0]] * ITEMS, user_sizes=(3,), max_length=LENGTH,
     )  # fmt: skip
     for parameter in made.parameters():
@@ -47,8 +47,7 @@ def test_an_answer_is_the_last_position_of_what_is_trained(layers: int) -> None:
 
 
 @torch.inference_mode()
-def test_events_before_the_window_are_read_and_those_out_of_reach_are_not() -> None:
-    """The first layer reads them all, so they speak through the newest encodings."""
+def test_events_within_reach_are_read_and_no_others() -> None:
     user = histories((LENGTH,))
     first = user.history_BL[0, 0].item()
     other = user._replace(history_BL=user.history_BL.clone())

@@ -50,7 +50,7 @@ class Encoder(nn.Module):
         self.user = nn.ParameterList(torch.randn(size, d) * d**-0.5 / 2 for size in user_sizes)
         self.strength = nn.Parameter(torch.zeros(d))
         self.bias = nn.Parameter(torch.zeros(items))
-        self.blank, self.reach, self.window = config.blank, config.reach, config.window
+        self.blank, self.reach = config.blank, config.reach
         self.dropout = nn.Dropout(config.dropout)
         self.by_distance = nn.Embedding(max_length, config.heads)
         self.by_time = nn.Embedding(_TIME_BUCKETS, config.heads)
@@ -70,8 +70,7 @@ class Encoder(nn.Module):
 
     def forward(self, user: UserInputs, table_ND: Tensor, *, last_only: bool) -> Tensor:
         """Query vectors [B, L, d]; with `last_only` those of the last position, [B, d], by the
-        newest `reach` events. The last of several layers attends to the newest `window` encodings
-        only, so that no others need be computed for an answer."""
+        newest `reach` events."""
         if last_only:
             user = user.newest(self.reach)
         x_BLD = F.embedding(user.history_BL, table_ND) + user.weight_BL[:, :, None] * self.strength
@@ -80,31 +79,18 @@ class Encoder(nn.Module):
             x_BLD = x_BLD * keep_BL1
         x_BLD = self.dropout(x_BLD + self._user(user.features_BU)[:, None, :])
 
-        *below, last = self.layers
-        newest = self.window if last_only and len(below) == 1 else None
-        bias_BHQL = self._attention_bias(user, newest)
-        for layer in below:
-            x_BLD = layer(x_BLD, bias_BHQL, newest)
-        if below and last_only:
-            x_BLD, bias_BHQL = x_BLD[:, -self.window :], bias_BHQL[..., -self.window :]
-        elif below:
-            near_LL = torch.ones_like(bias_BHQL[0, 0], dtype=torch.bool).triu(1 - self.window)
-            bias_BHQL = bias_BHQL.masked_fill(~near_LL, _MASKED)
-        x_BLD = last(x_BLD, bias_BHQL, 1 if last_only else None)
+        bias_BHLL = self._attention_bias(user.history_BL, user.time_BL)
+        for layer in self.layers:
+            x_BLD = layer(x_BLD, bias_BHLL, last_only and layer is self.layers[-1])
         y_BLD: Tensor = self.final(x_BLD)
         return y_BLD[:, -1] if last_only else y_BLD
 
-    def _attention_bias(self, user: UserInputs, newest: int | None) -> Tensor:
-        """[B, H, Q, L] of the `newest` queries (None = all) and keys: learned for their distance
-        in steps and in seconds; out of reach where the key may not be seen."""
-        key_BL, time_BL = user.history_BL, user.time_BL
-        position_L = torch.arange(key_BL.shape[1], device=key_BL.device)
-        start = 0 if newest is None else -newest
-        steps_QL = position_L[start:, None] - position_L
-        seen_BQL = (steps_QL > 0) & (key_BL[:, None, :] > 0) | (steps_QL == 0)
-        since_BQL = (time_BL[:, start:, None] - time_BL[:, None, :]).clamp(0, 2**27 - 1)
-        bias_BQLH = self.by_time(power_of_two(since_BQL)) + self.by_distance(steps_QL.clamp(min=0))
-        return torch.where(seen_BQL[:, None], bias_BQLH.permute(0, 3, 1, 2), _MASKED)
+    def _attention_bias(self, history_BL: Tensor, time_BL: Tensor) -> Tensor:
+        """[B, H, L, L] of query and key, shared by all layers: learned for their distance in steps
+        and in seconds; out of reach where the key may not be seen."""
+        distance_LL, visible_BLL = _visible(history_BL)
+        bias_BLLH = self.by_time(_time_bucket(time_BL)) + self.by_distance(distance_LL)
+        return torch.where(visible_BLL[:, None], bias_BLLH.permute(0, 3, 1, 2), _MASKED)
 
     def _user(self, features_BU: Tensor) -> Tensor:
         vectors = []
@@ -116,8 +102,8 @@ class Encoder(nn.Module):
 
 
 class Layer(nn.Module):
-    """Pre-norm attention and feed-forward: [B, L, d] -> [B, Q, d], of the `newest` positions alone
-    (None = all). What nobody reads is not computed, which is most of an answer's cost."""
+    """Pre-norm attention and feed-forward. With `last`, the output is [B, 1, d]: only the
+    last position's query is computed, which halves a last layer's cost."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -131,16 +117,16 @@ class Layer(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BLD: Tensor, bias_BHQL: Tensor, newest: int | None) -> Tensor:
+    def forward(self, x_BLD: Tensor, bias_BHLL: Tensor, last: bool) -> Tensor:
         normed_BLD = self.norm(x_BLD)
         key_BHLD, value_BHLD = self._heads(self.key_value(normed_BLD), 2)
-        if newest is not None:
-            x_BLD, normed_BLD = x_BLD[:, -newest:], normed_BLD[:, -newest:]
-            bias_BHQL = bias_BHQL[:, :, -newest:]
+        if last:  # Q = 1, else Q = L
+            x_BLD, normed_BLD = x_BLD[:, -1:], normed_BLD[:, -1:]
+            bias_BHLL = bias_BHLL[:, :, -1:]
         (query_BHQD,) = self._heads(self.query(normed_BLD), 1)
 
         weight_BHQL = query_BHQD @ key_BHLD.transpose(2, 3) * query_BHQD.shape[-1] ** -0.5
-        weight_BHQL = (weight_BHQL + bias_BHQL).softmax(dim=-1)
+        weight_BHQL = (weight_BHQL + bias_BHLL).softmax(dim=-1)
         mixed_BQD = (self.dropout(weight_BHQL) @ value_BHLD).transpose(1, 2).flatten(2)
         x_BLD = x_BLD + self.dropout(self.out(mixed_BQD))
         y_BLD: Tensor = x_BLD + self.dropout(self.feed_forward(x_BLD))
@@ -150,3 +136,17 @@ class Layer(nn.Module):
         batch, length, _ = x_BLD.shape
         split = x_BLD.reshape(batch, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4)
         return split.unbind(0)
+
+
+def _visible(history_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """Steps between query and key [L, L], and whether the key is seen [B, L, L]: it is an event
+    not after the query, or the query itself (a softmax over nothing would be NaN)."""
+    position_L = torch.arange(history_BL.shape[1], device=history_BL.device)
+    distance_LL = position_L[:, None] - position_L[None, :]
+    visible_BLL = (distance_LL >= 0) & (history_BL[:, None, :] > 0) | (distance_LL == 0)
+    return distance_LL.clamp(min=0), visible_BLL
+
+
+def _time_bucket(time_BL: Tensor) -> Tensor:
+    """[B, L, L] bucket of the seconds between two events."""
+    return power_of_two((time_BL[:, :, None] - time_BL[:, None, :]).clamp(0, 2**27 - 1))
