@@ -50,10 +50,7 @@ def promote(
         serving = read_index(repository).serving
         if serving is not None and serving != version:
             gate(release, read_release(repository, serving, verify=False), accept_worse, say)
-        servers = running(repository)
-        for server in servers:
-            say(f"Triton at {server.triton} loads release {version}")
-            asyncio.run(prepare(server, release))
+        servers = prepare(release, say)
         choose(repository, release)
     for server in servers:
         _wait_switched(server, version)
@@ -95,7 +92,16 @@ def _told(new: Release, old: Release, found: Estimate, same: bool) -> str:
     )
 
 
-async def prepare(server: Running, release: Release) -> None:
+def prepare(release: Release, say: Say) -> list[Running]:
+    """Every server that runs from its repository, once each has the release loaded and asked."""
+    servers = running(release.repository)
+    for server in servers:
+        say(f"Triton at {server.triton} loads release {release.version}")
+        asyncio.run(_prepare(server, release))
+    return servers
+
+
+async def _prepare(server: Running, release: Release) -> None:
     """Have the release loaded beside what is there, and asked; put away again if it fails."""
     async with Control(server.triton, server.key) as triton:
         before = {model: await triton.versions(model) for model in release.models}

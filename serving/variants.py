@@ -9,7 +9,6 @@ leaves Triton once its requests have ended (keeper.py).
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -46,10 +45,7 @@ def add(repository: Path, variant: Variant, *, say: Say = lambda _: None) -> Non
         rules.check(changed.variants, index.releases)
         release = read_release(repository, variant.release)
         _check(variant, release, read_release(repository, verify=False))
-        servers = running(repository)
-        for server in servers:
-            say(f"Triton at {server.triton} loads release {release.version}")
-            asyncio.run(prepare(server, release))
+        servers = prepare(release, say)
         write_index(repository, changed)
     for server in servers:
         _wait_taken_up(server, variant)

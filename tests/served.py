@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import httpx
 import pytest
@@ -71,3 +73,24 @@ def wait_ready(url: str, process: subprocess.Popen[str], log: Path) -> None:
             pass
         time.sleep(0.2)
     pytest.fail(f"not ready in time: {log.read_text()}")
+
+
+class Threads:
+    """`count` threads of `_call(number)` for as long as the block lasts; each looks at `_stop`."""
+
+    def __init__(self, count: int) -> None:
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._call, args=(n,)) for n in range(count)]
+
+    def _call(self, number: int) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()

@@ -77,9 +77,7 @@ def test_every_way_to_ask_gives_the_same_top_10(run: Run, stack: Stack) -> None:
                 assert np.allclose(scores, eager["score"][0, :10], atol=TOLERANCE)
 
 
-def test_32_callers_are_answered_in_half_as_many_executions_or_fewer(
-    run: Run, stack: Stack
-) -> None:
+def test_32_callers_are_answered_in_a_quarter_as_many_executions(run: Run, stack: Stack) -> None:
     """Counted by Triton itself, as Prometheus reads it: nv_inference_count and _exec_count."""
     limits = run.blueprint.limits
     arrays = tensors([_request(run, USERS[0])], limits)
@@ -100,7 +98,7 @@ def test_32_callers_are_answered_in_half_as_many_executions_or_fewer(
     after = _counts(stack)
     inferences, executions = (after[n] - before[n] for n in ("count", "exec_count"))
     assert inferences == 32 * 20
-    assert executions <= inferences / 2
+    assert executions <= inferences / 4
 
 
 def _counts(stack: Stack) -> dict[str, int]:

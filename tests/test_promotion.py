@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,7 +11,7 @@ import httpx
 import numpy as np
 import onnx
 import pytest
-from served import Stack, serving
+from served import Stack, Threads, serving
 from triton_process import wait_until
 from two_catalogues import MODEL, OTHER
 from worse_releases import reseal
@@ -42,22 +41,20 @@ def stack(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield running
 
 
-class Callers:
+class Callers(Threads):
     """Ask for recommendations without a pause, and look at every answer."""
 
     def __init__(self, url: str, users: int, count: int = 4) -> None:
+        super().__init__(count)
+        self._url, self._users = url, users
         self.seen: Counter[int] = Counter()  # release -> answers
         self.wrong: list[str] = []
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._call, args=(url, n, users)) for n in range(count)
-        ]
 
-    def _call(self, url: str, first: int, users: int) -> None:
-        user = first
-        with RecserveClient(url) as bento:
+    def _call(self, number: int) -> None:
+        user = number
+        with RecserveClient(self._url) as bento:
             while not self._stop.is_set():
-                user = (user + 7) % users
+                user = (user + 7) % self._users
                 try:
                     answer = bento.recommend(user_id=f"u{user}", n=5, deadline_ms=2000)
                 except Exception as error:  # whatever it is, the promotion was noticed
@@ -67,16 +64,6 @@ class Callers:
                 theirs = {item.item_id.startswith(OTHER) for item in answer.items}
                 if answer.fallback or theirs != {answer.release == 2}:
                     self.wrong.append(repr(answer))
-
-    def __enter__(self) -> Callers:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def loaded(stack: Stack, version: int) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import psutil
 import pytest
 from bento_process import bentoml_serve
 from prometheus_client.parser import text_string_to_metric_families
-from served import Stack, serving
+from served import Stack, Threads, serving
 from test_variants import recserve
 from triton_process import wait_until
 from two_catalogues import MODEL, OTHER
@@ -104,37 +103,27 @@ def stub(stack: Stack, version: int) -> psutil.Process | None:
     return None
 
 
-class Callers:
+class Callers(Threads):
     """Ask without a pause, and keep every answer."""
 
     def __init__(self, url: str, *, count: int = 4, deadline_ms: int = 300) -> None:
-        self.deadline_ms = deadline_ms
+        super().__init__(count)
+        self._url, self._deadline_ms = url, deadline_ms
         self.answers: list[Answer] = []
         self.of: dict[str, set[int]] = {user: set() for user in USERS}  # releases they saw
         self.wrong: list[str] = []
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._call, args=(url, n)) for n in range(count)]
 
-    def _call(self, url: str, at: int) -> None:
-        with RecserveClient(url) as bento:
+    def _call(self, number: int) -> None:
+        at = number
+        with RecserveClient(self._url) as bento:
             while not self._stop.is_set():
                 at = (at + 7) % len(USERS)
                 try:
-                    answer = bento.recommend(user_id=USERS[at], n=5, deadline_ms=self.deadline_ms)
+                    answer = bento.recommend(user_id=USERS[at], n=5, deadline_ms=self._deadline_ms)
                     self.answers.append(answer)
                     self.of[USERS[at]].add(answer.release)
                 except Exception as error:  # whatever it is, a caller has noticed
                     self.wrong.append(repr(error))
-
-    def __enter__(self) -> Callers:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def test_every_user_is_answered_by_the_variant_that_is_drawn(
