@@ -115,6 +115,7 @@ def run_of(
         user_features=dataset.user_features,
         content_space=dataset.content_space,
         mean_rating=dataset.mean_rating,
+        acts=dataset.acts,
         digest=dataset.digest,
         metrics=metrics,
         held_out=held_out,
