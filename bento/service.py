@@ -11,24 +11,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TypeVar
 
 import bentoml
-import msgspec
 from bentoml.exceptions import BentoMLException
 
-from bento import openapi
 from bento.answering import Answering
-from bento.app import BODY_S, App, Handler, Route
+from bento.app import BODY_S, App
 from bento.follow import Follower
-from bento.metrics import CONTENT_TYPE, Metrics
-from bento.schemas import PopularRequest, RecommendRequest, decode
+from bento.metrics import Metrics
+from bento.routes import routes
 from bento.settings import MAX_DEADLINE_MS, Settings
 from bento.variants import Router
-from client.service import Answer
 from client.tensors import connect
 from recommender.errors import RecserveError
 from recommender.release import read_release
@@ -36,7 +31,6 @@ from recommender.variants import DEFAULT, SHADOW, Variant
 
 METRICS = Metrics()
 APP = App(METRICS)
-T = TypeVar("T")
 
 
 def start(version: int | None = None) -> Answering:
@@ -64,42 +58,10 @@ def _answering(
     )
 
 
-def routes(router: Router) -> Mapping[str, Route]:
-    """Everything the service answers, /livez and /readyz aside."""
-    docs = openapi.document(router.default.release.limits.answers)
-
-    async def describe(_: bytes, __: str) -> bytes:
-        return docs
-
-    async def tell(_: bytes, __: str) -> bytes:
-        return msgspec.json.encode(router.served())
-
-    async def measure(_: bytes, __: str) -> bytes:
-        return METRICS.text()
-
-    return {
-        "/v1/recommend": _post(RecommendRequest, router.recommend),
-        "/v1/popular": _post(PopularRequest, router.default.popular),
-        "/v1/release": Route(method="GET", handler=tell),
-        "/docs.json": Route(method="GET", handler=describe),
-        "/metrics": Route(method="GET", handler=measure, content_type=CONTENT_TYPE.encode()),
-    }
-
-
 def serve(router: Router) -> None:
     """From now on. One assignment: no request sees half of two releases."""
     METRICS.release.set(router.default.release.version)
-    APP.routes = routes(router)
-
-
-def _post(body: type[T], answer: Callable[[T, str], Awaitable[Answer]]) -> Route:
-    decoder, encoder = msgspec.json.Decoder(body), msgspec.json.Encoder()
-
-    async def handle(raw: bytes, request_id: str) -> bytes:
-        return encoder.encode(await answer(decode(raw, decoder), request_id))
-
-    handler: Handler = handle
-    return Route(method="POST", handler=handler)
+    APP.routes = routes(router, METRICS)
 
 
 @bentoml.service(

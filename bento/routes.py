@@ -1,0 +1,53 @@
+"""Which path is answered by what: every route of the service in one table.
+
+    bytes of a body ─> a checked struct (schemas) ─> the Router's answer ─> bytes
+
+`bento/app.py` does the HTTP around it. Knows no release and no Triton.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+import msgspec
+
+from bento import openapi
+from bento.app import Handler, Route
+from bento.metrics import CONTENT_TYPE, Metrics
+from bento.schemas import PopularRequest, RecommendRequest, decode
+from bento.variants import Router
+
+T = TypeVar("T")
+
+
+def routes(router: Router, metrics: Metrics) -> Mapping[str, Route]:
+    """Everything the service answers, /livez and /readyz aside."""
+    docs = openapi.document(router.default.release.limits.answers)
+
+    async def describe(_: bytes, __: str) -> bytes:
+        return docs
+
+    async def tell(_: bytes, __: str) -> bytes:
+        return msgspec.json.encode(router.served())
+
+    async def measure(_: bytes, __: str) -> bytes:
+        return metrics.text()
+
+    return {
+        "/v1/recommend": _post(RecommendRequest, router.recommend),
+        "/v1/popular": _post(PopularRequest, router.default.popular),
+        "/v1/release": Route(method="GET", handler=tell),
+        "/docs.json": Route(method="GET", handler=describe),
+        "/metrics": Route(method="GET", handler=measure, content_type=CONTENT_TYPE.encode()),
+    }
+
+
+def _post(body: type[T], answer: Callable[[T, str], Awaitable[object]]) -> Route:
+    decoder, encoder = msgspec.json.Decoder(body), msgspec.json.Encoder()
+
+    async def handle(raw: bytes, request_id: str) -> bytes:
+        return encoder.encode(await answer(decode(raw, decoder), request_id))
+
+    handler: Handler = handle
+    return Route(method="POST", handler=handler)
