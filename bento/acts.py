@@ -1,0 +1,113 @@
+"""What people did, and what the shop decided: events, histories, erasure, blocked items.
+
+    /v1/events ─> checked as a whole ─> the store, durable before the answer
+    /v1/history  what the next recommendation would read of a user
+    /v1/forget   everything of a user, and a mark that keeps older releases from telling
+    /v1/blocked  never to be shown, at once here and within a second elsewhere
+
+Knows no Triton: it works while that is away. Without a store every call is Unavailable.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+
+from bento.people import known
+from bento.schemas import BlockedRequest, EventBody, EventsRequest, UserRequest
+from bento.store import Event, Store
+from bento.watch import Watch
+from client.service import Act, BlockedItems, EventsAccepted, Forgotten, HistoryAnswer
+from recommender.errors import BadInput, Unavailable
+from recommender.release import Release
+
+log = logging.getLogger("bentoml.recserve")
+
+AHEAD_S = 300  # how far a caller's clock may be ahead of ours
+
+
+class Acts:
+    """Of one release: its rules weigh the events, its catalogue names the items."""
+
+    def __init__(self, release: Release, store: Store | None, watch: Watch) -> None:
+        self._release, self._store, self._watch = release, store, watch
+
+    async def events(self, asked: EventsRequest, request_id: str) -> EventsAccepted:
+        """All of them or none. Raises BadInput for a time ahead of ours, Unavailable."""
+        now = int(time.time())
+        events = [self._event(event, at, now) for at, event in enumerate(asked.events)]
+        counted = await self._there.add(events, weights=self._release.acts.weights)
+        items = dict.fromkeys(event.item_id for event in events)
+        return EventsAccepted(
+            accepted=counted.accepted,
+            duplicates=counted.duplicates,
+            forgotten=counted.forgotten,
+            unknown=[item for item in items if not self._release.catalogue.index(item)],
+            request_id=request_id,
+        )
+
+    async def history(self, asked: UserRequest, request_id: str) -> HistoryAnswer:
+        person = await self._there.person(asked.user_id, limit=self._release.limits.exclude)
+        history = known(self._release, asked.user_id, person).history
+        kinds = {(e.item_id, e.timestamp): e.event for e in person.events}
+        acts = [
+            self._act(item, at, kinds)
+            for item, at in zip(history.items.tolist(), history.times.tolist(), strict=True)
+        ]
+        return HistoryAnswer(user_id=asked.user_id, events=acts, request_id=request_id)
+
+    async def forget(self, asked: UserRequest, request_id: str) -> Forgotten:
+        erased = await self._there.forget(asked.user_id, now=int(time.time()))
+        return Forgotten(events=erased, request_id=request_id)
+
+    async def block(self, asked: BlockedRequest, request_id: str) -> BlockedItems:
+        """Also without a change, to see the list. Ids that no release knows yet are welcome."""
+        if both := set(asked.add) & set(asked.remove):
+            raise BadInput(
+                f"{len(both)} items are to be added and removed",
+                remedy="Name an item in one of add and remove.",
+                field="remove",
+                value=sorted(both)[0],
+            )
+        store = self._there
+        if asked.add or asked.remove:
+            self._watch.blocked = await store.block(add=asked.add, remove=asked.remove)
+        blocked = await store.blocked()
+        return BlockedItems(items=sorted(blocked.items), request_id=request_id)
+
+    @property
+    def _there(self) -> Store:
+        if self._store is None:
+            raise Unavailable(
+                "this service keeps no events: it has no store",
+                remedy="Set RECSERVE_STORE to sqlite:///path or redis://host:port/db.",
+            )
+        return self._store
+
+    def _event(self, body: EventBody, position: int, now: int) -> Event:
+        timestamp = now if body.timestamp is None else body.timestamp
+        if timestamp > now + AHEAD_S:
+            raise BadInput(
+                f"event {position} is {timestamp - now} s ahead of this server's clock",
+                remedy=f"Send unix seconds of at most {AHEAD_S} s from now, or no timestamp.",
+                field=f"events[{position}].timestamp",
+                value=timestamp,
+            )
+        return Event(
+            event_id=body.event_id or uuid.uuid4().hex,
+            user_id=body.user_id,
+            item_id=body.item_id,
+            event=body.event.strip().lower(),
+            timestamp=min(timestamp, now),  # a clock that is a little ahead
+            request_id=body.request_id,
+        )
+
+    def _act(self, index: int, at: int, kinds: dict[tuple[str, int], str]) -> Act:
+        item_id = self._release.catalogue.item_id(index)
+        return Act(
+            item_id=item_id,
+            title=self._release.catalogue.title(index),
+            event=kinds.get((item_id, at)),
+            timestamp=at,
+        )
