@@ -18,6 +18,7 @@ from bento import postprocess, preprocess
 from bento.metrics import Metrics
 from bento.schemas import PopularRequest, RecommendRequest, window
 from bento.settings import Settings
+from bento.stages import POSTPROCESS, PREPROCESS, TRITON
 from client.join import Joiner
 from client.service import Answer, Item
 from client.tensors import Triton
@@ -50,14 +51,21 @@ class Answering:
 
     def __post_init__(self) -> None:
         self._default_model = self._known(self.settings.model or self.release.models[0])
-        self._joiner = Joiner(self.triton, max_rows=self.release.limits.max_batch_size)
+        self._joiner = Joiner(
+            self.triton,
+            max_rows=self.release.limits.max_batch_size,
+            traced=self.metrics.tracing,
+        )
+        self.metrics.joiners.add(self._joiner)
 
     async def recommend(self, asked: RecommendRequest, request_id: str) -> Answer:
         """Raises BadInput for a part beyond K, NotFound for a model the release lacks."""
         began = asyncio.get_running_loop().time()
         part = window(asked, self.release.limits.answers)
         model = self._default_model if asked.model is None else self._known(asked.model)
-        question = preprocess.question(asked, self.release, now=int(time.time()))
+        with self.metrics.stage(PREPROCESS):
+            question = preprocess.question(asked, self.release, now=int(time.time()))
+            inputs = tensors([question.request], self.release.limits)
         deadline = (asked.deadline_ms or self.settings.deadline_ms) / 1000
         until = began + deadline - min(MARGIN_S, deadline / 5)
         fallback = False
@@ -65,7 +73,7 @@ class Answering:
             items: list[Item] = []
         else:
             try:
-                items = await self._ranked(model, question, part, until)
+                items = await self._ranked(model, question, inputs, part, until)
                 self._recovered()
             except RecserveError as error:
                 self._lost(error, late=asyncio.get_running_loop().time() >= until - 0.005)
@@ -100,16 +108,22 @@ class Answering:
         await self.triton.close()
 
     async def _ranked(
-        self, model: str, question: preprocess.Question, part: slice, until: float
+        self,
+        model: str,
+        question: preprocess.Question,
+        inputs: dict[str, Array],
+        part: slice,
+        until: float,
     ) -> list[Item]:
-        inputs = tensors([question.request], self.release.limits)
         left = until - asyncio.get_running_loop().time()
-        outputs = await self._infer(model, inputs, timeout_s=max(left, 0.0))
+        with self.metrics.stage(TRITON):
+            outputs = await self._infer(model, inputs, timeout_s=max(left, 0.0))
         if len(question.overflow):
             self.metrics.overflow.inc(len(question.overflow))
         item, score = outputs["item"][0], outputs["score"][0]
-        ranked = postprocess.ranked(item, score, question.overflow, part.stop)
-        return postprocess.items(ranked, part, self.release.catalogue)
+        with self.metrics.stage(POSTPROCESS):
+            ranked = postprocess.ranked(item, score, question.overflow, part.stop)
+            return postprocess.items(ranked, part, self.release.catalogue)
 
     async def _infer(
         self, model: str, inputs: dict[str, Array], *, timeout_s: float
@@ -159,7 +173,7 @@ class Answering:
 
     def _lost(self, error: RecserveError, *, late: bool) -> None:
         cause = measured.UNAVAILABLE if isinstance(error, Unavailable) else measured.REFUSED
-        self.metrics.fallbacks.labels(measured.LATE if late else cause).inc()
+        self.metrics.fell_back(measured.LATE if late else cause)
         if not self._falling_back:  # once, not for every request of an outage
             log.warning("answering with popular items: %s", error)
         self._falling_back = True

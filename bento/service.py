@@ -2,7 +2,7 @@
 
 BentoML brings the process, /livez and /readyz; everything else goes to the
 ASGI application mounted in it. What its middleware adds to each request is
-switched off where it can be: access log, metrics (ours stand in their place), tracing.
+switched off where it can be: access log, metrics and tracing (ours stand in their place).
 Settings come from the environment, see `bento/settings.py`.
 """
 
@@ -17,12 +17,14 @@ from dataclasses import replace
 import bentoml
 from bentoml.exceptions import BentoMLException
 
+from bento import tracing
 from bento.answering import Answering
 from bento.app import BODY_S, App
 from bento.follow import Follower
 from bento.metrics import Metrics
 from bento.routes import routes
 from bento.settings import MAX_DEADLINE_MS, Settings
+from bento.tracing import Traced
 from bento.variants import Router
 from client.tensors import connect
 from recommender.errors import RecserveError
@@ -61,6 +63,7 @@ def _answering(
 def serve(router: Router) -> None:
     """From now on. One assignment: no request sees half of two releases."""
     METRICS.release.set(router.default.release.version)
+    METRICS.drift.follow(router.default.release)
     APP.routes = routes(router, METRICS)
 
 
@@ -73,7 +76,7 @@ def serve(router: Router) -> None:
     tracing={"sample_rate": 0.0, "excluded_urls": [".*"]},
     runner_probe={"enabled": False},
 )
-@bentoml.asgi_app(APP, path="/", name="api")
+@bentoml.asgi_app(Traced(APP, METRICS), path="/", name="api")
 class Recserve:
     """Recommendations over HTTP from a model that Triton serves."""
 
@@ -83,6 +86,7 @@ class Recserve:
         """Before any process starts: what cannot be served ends `bentoml serve`, in one line."""
         try:
             answering = start()
+            tracing.wanted()
         except RecserveError as error:
             raise BentoMLException(str(error)) from error
         # The worker of a built bento starts in another folder.
@@ -90,6 +94,7 @@ class Recserve:
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def begin(self) -> None:
+        METRICS.trace(tracing.start())  # before any Answering is made
         self.follower = Follower(start(), start, start_variant, serve, METRICS.variants)
         self.following = asyncio.create_task(self.follower.run())
         # What is loaded stays: the collector need not walk through it again, and
@@ -104,6 +109,8 @@ class Recserve:
         with suppress(asyncio.CancelledError):
             await self.following
         await self.follower.close()
+        if METRICS.tracing is not None:
+            await METRICS.tracing.close()
 
     async def __is_ready__(self) -> bool:
         return self.follower.current.ready

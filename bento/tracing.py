@@ -14,8 +14,9 @@ errors (a refusal quotes what the caller sent): kinds, numbers and names of ours
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from bento.app import App, Receive, Scope, Send
+from bento.metrics import Metrics
 from client.tensors import Headers
 from recommender.errors import BadInput, MachineError
 
@@ -36,12 +39,6 @@ TRACED = "/v1/"  # no scrapes, no documents
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 W3C = TraceContextTextMapPropagator()
 CARRIED = ("traceparent", "tracestate")
-
-Scope = Mapping[str, Any]
-Message = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def wanted(environment: Mapping[str, str] = os.environ) -> bool:
@@ -68,16 +65,21 @@ def wanted(environment: Mapping[str, str] = os.environ) -> bool:
     return True
 
 
+def start() -> Tracing | None:
+    """In the process that serves: it sends from a thread. Raises what `wanted` raises."""
+    return Tracing(_exporting()) if wanted() else None
+
+
 class Tracing:
-    """Of one worker. Made in the process that serves: it sends from a thread of its own."""
+    """Of one worker; `start` makes it."""
 
-    def __init__(self, provider: TracerProvider | None = None) -> None:
-        self._provider = provider or _exporting()
-        self._tracer: Tracer = self._provider.get_tracer("recserve")
+    def __init__(self, provider: TracerProvider) -> None:
+        self._provider = provider
+        self._tracer: Tracer = provider.get_tracer("recserve")
 
-    def close(self) -> None:
-        """Sends what waits, for as long as OTEL_BSP_EXPORT_TIMEOUT allows."""
-        self._provider.shutdown()
+    async def close(self) -> None:
+        """Sends what waits."""
+        await asyncio.to_thread(self._provider.shutdown)
 
     def request(self, method: str, route: str, headers: Mapping[bytes, bytes]) -> Any:
         """Around one request; a context manager that gives its span."""
@@ -161,31 +163,29 @@ class Tracing:
 
 
 class Traced:
-    """An ASGI application with a span around each request, once `tracing` is set."""
+    """The application with a span around each request, where traces are wanted."""
 
-    def __init__(self, application: Application) -> None:
-        self._application = application
-        self.tracing: Tracing | None = None
-        self.paths: Callable[[], Mapping[str, object]] = dict  # that there are
+    def __init__(self, app: App, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        tracing = self.tracing
+        tracing = self._metrics.tracing
         if tracing is None or scope["type"] != "http" or not scope["path"].startswith(TRACED):
-            await self._application(scope, receive, send)
+            await self._app(scope, receive, send)
             return
         path = scope["path"]
-        route = path if path in self.paths() else "other"  # a name that anybody made up is none
+        route = path if path in self._app.routes else "other"  # a name that anybody made up
         with tracing.request(scope["method"], route, dict(scope["headers"])) as span:
 
-            async def told(message: Message) -> None:
+            async def told(message: Mapping[str, Any]) -> None:
                 if message["type"] == "http.response.start":
                     _tell(span, message)
                 await send(message)
 
-            await self._application(scope, receive, told)
+            await self._app(scope, receive, told)
 
 
-def _tell(span: Span, message: Message) -> None:
+def _tell(span: Span, message: Mapping[str, Any]) -> None:
     status: int = message["status"]
     span.set_attribute("http.response.status_code", status)
     for name, value in message["headers"]:
