@@ -66,7 +66,7 @@ def _worker(stack: Stack) -> psutil.Process:
 async def _send(
     url: str, examples: dict[str, list[Any]], *, seed: int, count: int
 ) -> Counter[tuple[str, int, str]]:
-    """How often which path answered which status; and what is wrong with the answer, if anything."""
+    """How often which path answered which status, and what is wrong with the answer."""
     rng, left = random.Random(seed), iter(range(count))
     found: Counter[tuple[str, int, str]] = Counter()
 
