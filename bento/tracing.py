@@ -6,10 +6,10 @@
           └ ModelInfer          one a call of Triton, whose headers carry it on; links to the
                                 other requests whose rows went with it
 
-Off, and OpenTelemetry's SDK not even imported, unless OTEL_EXPORTER_OTLP_ENDPOINT (or the one
-for traces) is set; every other OTEL_* variable means what the specification says. BentoML's
-own tracing stays off, so nothing is told twice. Spans carry no ids of people, and no words of
-errors (a refusal quotes what the caller sent): kinds, numbers and names of ours alone.
+Off unless OTEL_EXPORTER_OTLP_ENDPOINT (or the one for traces) is set; every other OTEL_* variable
+means what the specification says. BentoML's own tracing stays off, so nothing is told twice.
+Spans carry no ids of people, and no words of errors (a refusal quotes what the caller sent):
+kinds, numbers and names of ours alone.
 """
 
 from __future__ import annotations
@@ -41,14 +41,23 @@ W3C = TraceContextTextMapPropagator()
 CARRIED = ("traceparent", "tracestate")
 
 
+def endpoint(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Where traces are to go, the whole URL; None where nobody wants them."""
+    of_traces, of_all = (environment.get(name, "").strip() for name in ENDPOINTS)
+    off = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    if off or environment.get("OTEL_TRACES_EXPORTER", "").strip() == "none":
+        return None
+    return of_traces or (f"{of_all.rstrip('/')}/v1/traces" if of_all else None)
+
+
 def wanted(environment: Mapping[str, str] = os.environ) -> bool:
     """Does the environment name a collector? Raises BadInput for one that speaks no OTLP/HTTP,
     MachineError without the exporter."""
-    endpoint = _first(environment, ENDPOINTS)
-    off = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
-    if not endpoint or off or environment.get("OTEL_TRACES_EXPORTER", "").strip() == "none":
+    collector = endpoint(environment)
+    if collector is None:
         return False
-    if (protocol := _first(environment, PROTOCOLS) or PROTOCOL) != PROTOCOL:
+    protocol = next(filter(None, (environment.get(p, "").strip() for p in PROTOCOLS)), PROTOCOL)
+    if protocol != PROTOCOL:
         raise BadInput(
             f"traces are to be sent by OTLP {protocol!r}",
             remedy=f"Set OTEL_EXPORTER_OTLP_PROTOCOL to {PROTOCOL} (port 4318 of most collectors).",
@@ -59,7 +68,7 @@ def wanted(environment: Mapping[str, str] = os.environ) -> bool:
         import opentelemetry.exporter.otlp.proto.http.trace_exporter  # noqa: F401
     except ImportError as error:
         raise MachineError(
-            f"traces are to go to {endpoint}, and the OTLP exporter is not installed",
+            f"traces are to go to {collector}, and the OTLP exporter is not installed",
             remedy="Run `pip install 'recserve[otel]'`, or unset OTEL_EXPORTER_OTLP_ENDPOINT.",
         ) from error
     return True
@@ -205,7 +214,3 @@ def _exporting() -> TracerProvider:
     provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider
-
-
-def _first(environment: Mapping[str, str], names: Sequence[str]) -> str:
-    return next((value for name in names if (value := environment.get(name, "").strip())), "")
