@@ -18,6 +18,7 @@ import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 PROTOCOL = "http/protobuf"
+CLOSE_S = 1.0
 TRACED = "/v1/"  # no scrapes, no documents
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 W3C = TraceContextTextMapPropagator()
@@ -69,7 +71,7 @@ def wanted(environment: Mapping[str, str] = os.environ) -> bool:
     except ImportError as error:
         raise MachineError(
             f"traces are to go to {collector}, and the OTLP exporter is not installed",
-            remedy="Run `pip install 'recserve[otel]'`, or unset OTEL_EXPORTER_OTLP_ENDPOINT.",
+            remedy="Run `pip install -c constraints.txt -e '.[otel]'`, or unset the endpoint.",
         ) from error
     return True
 
@@ -87,8 +89,11 @@ class Tracing:
         self._tracer: Tracer = provider.get_tracer("recserve")
 
     async def close(self) -> None:
-        """Sends what waits."""
-        await asyncio.to_thread(self._provider.shutdown)
+        """Sends what waits; what the collector has not taken in CLOSE_S is lost."""
+        # The SDK would try for half a minute, and is not to be interrupted.
+        sending = Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        await asyncio.to_thread(sending.join, CLOSE_S)
 
     def request(self, method: str, route: str, headers: Mapping[bytes, bytes]) -> Any:
         """Around one request; a context manager that gives its span."""
@@ -211,6 +216,8 @@ def _exporting() -> TracerProvider:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     ours = Resource.create({"service.name": "recserve"})
-    provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()))
+    provider = TracerProvider(
+        resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False
+    )
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import toy
 from bento_process import CLOCK, Service, answers, bentoml_serve, wait_until, write_release
@@ -214,7 +217,7 @@ def test_triton_takes_the_trace_from_either_transport(
     assert one(collector, "InferRequest", trace).parent == span
 
 
-def test_a_collector_that_is_away_costs_no_answer(
+def test_a_collector_that_is_away_costs_no_answer_and_does_not_hold_up_the_end(
     repository: Path, triton: Ports, tmp_path: Path
 ) -> None:
     (nobody,) = free_ports(1)
@@ -228,6 +231,13 @@ def test_a_collector_that_is_away_costs_no_answer(
     with bentoml_serve(tmp_path, variables) as running:
         wait_until(lambda: answers(running.http, "/readyz"))
         assert not any(running.recommend(n=3)["fallback"] for _ in range(20))
+        time.sleep(1)  # it is trying to send
+        port = running.url.rpartition(":")[2]
+        (parent,) = (p for p in psutil.Process().children() if port in p.cmdline())
+        family = [parent, *parent.children(recursive=True)]
+        parent.send_signal(signal.SIGINT)
+        _, alive = psutil.wait_procs(family, timeout=8)  # the SDK alone would try for 30 s
+        assert not alive
 
 
 def test_traces_are_off_unless_a_collector_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,4 +262,4 @@ def test_what_cannot_be_exported_is_refused_with_the_remedy(
     monkeypatch.setitem(sys.modules, EXPORTER, None)  # as where the extra is not installed
     with pytest.raises(MachineError, match="not installed") as lacking:
         wanted(named)
-    assert "recserve[otel]" in lacking.value.remedy
+    assert ".[otel]" in lacking.value.remedy
