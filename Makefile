@@ -10,7 +10,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test test-faults lint bench-graph bench-triton constraints configs clean
+.PHONY: install up test test-faults promtool lint bench-graph bench-triton constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -39,6 +39,16 @@ test: lint
 test-faults: install
 	$(BIN)/pytest -m faults --timeout 3600
 
+# Debian's promtool, for the tests of monitoring/: unpacked and not installed, since its package
+# would start a Prometheus.
+test test-faults: promtool
+promtool:
+	@command -v promtool >/dev/null || test -x build/promtool/usr/bin/promtool || { \
+		echo "make test needs promtool"; mkdir -p build/promtool && cd build/promtool && \
+		{ apt-get download -qq prometheus || \
+			{ apt-get update -qq && apt-get download -qq prometheus; }; } && \
+		dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb; }
+
 # The exported graph alone in ONNX Runtime; REPOSITORY holds a release (default: make up's).
 REPOSITORY ?= model_repository
 bench-graph: install
@@ -49,7 +59,7 @@ bench-triton: install
 	$(BIN)/python benchmarks/triton_rates.py $(REPOSITORY)
 
 lint: install
-	@echo "make test needs no system packages beyond those of make install."
+	@echo "make test needs no system packages beyond those of make install and promtool."
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
