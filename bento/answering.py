@@ -12,20 +12,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from msgspec.structs import replace
 
+from bento import choosing, postprocess, preprocess
 from bento import metrics as measured
-from bento import postprocess, preprocess
-from bento.asking import Models
-from bento.explaining import reasons, wording
+from bento.asking import Models, NotAsked
+from bento.explaining import Explaining
+from bento.memory import Memory
 from bento.metrics import Metrics
+from bento.people import Known, known
 from bento.postprocess import Ranked
-from bento.preprocess import Question, Selection
+from bento.preprocess import Selection
 from bento.schemas import (
+    Asking,
     PopularRequest,
     RankRequest,
     RecommendRequest,
@@ -33,7 +35,9 @@ from bento.schemas import (
     window,
 )
 from bento.settings import Settings
-from client.api import Answer, Item, Reason
+from bento.stages import POSTPROCESS, PREPROCESS, STORE, TRITON
+from bento.watch import Standing
+from client.api import Answer, Item
 from client.tensors import Triton
 from recommender.contract import RANKER, SIMILAR_ITEMS, Array
 from recommender.errors import NotFound, RecserveError, Unavailable
@@ -47,9 +51,8 @@ POPULARITY = "popularity"  # the model's name in answers that no model gave
 MARGIN_S = 0.02  # of a deadline, at most a fifth, left for the answer itself
 PROBE_PAUSE_S = 0.2
 
-# Words of Answer.notes.
-EXPLANATIONS = "explanations"  # not every item has the reason that was asked for
-ONLY = "only"  # the allow-list was applied to the model's best: listed items may be missing
+# A word of Answer.notes; others are in choosing.py and explaining.py.
+PAST = "store"  # events of the user were not read: the store is away
 
 
 @dataclass(kw_only=True, eq=False)
@@ -60,6 +63,7 @@ class Answering:
     release: Release
     triton: Triton
     metrics: Metrics
+    memory: Memory
     variant: str = DEFAULT  # under which name it answers
     ready: bool = False  # Triton answered for this release once; stays true when it goes away
     missing: str | None = None  # why it is not ready, once Triton was asked
@@ -67,28 +71,47 @@ class Answering:
 
     def __post_init__(self) -> None:
         self._default_model = self._known(self.settings.model or self.release.models[0])
-        self._models = Models(self.release, self.triton)
-        self._wording = wording(self.release)
+        self._models = Models(
+            self.release,
+            self.triton,
+            probed=self._default_model,
+            patience_s=self.settings.deadline_ms / 2000,
+            traced=self.metrics.tracing,
+        )
+        self.metrics.joiners.add(self._models.joiner)
+        self.metrics.breakers.add(self._models.breaker)
+        self._explaining = Explaining(self.release)
+        self._standing = Standing(self.release, self.memory.watch)
 
     async def recommend(self, asked: RecommendRequest, request_id: str) -> Answer:
         """Raises BadInput for a part beyond K, NotFound for a model the release lacks."""
         until = self._until(asked.deadline_ms)
         part = window(asked, self.release.limits.answers)
         model = self._default_model if asked.model is None else self._known(asked.model)
-        question = preprocess.question(asked, self.release, now=int(time.time()))
-        selection, wishes, notes = question.selection, question.wishes, list[str]()
+        notes = list[str]()
+        person = await self._past(asked, until, notes)
+        with self.metrics.stage(PREPROCESS):
+            question = preprocess.question(
+                asked, self.release, person, self._standing.blocked, now=int(time.time())
+            )
+        selection, wishes = question.selection, question.wishes
+        self._count(asked, selection)
         if selection.only is not None and self._models.has(RANKER):
             model = self._models.named(RANKER)
-        work = self._best(model, question, until, notes)
+        work = choosing.best(self._models, model, question, until, self.metrics, notes)
         found = await self._or_none(work, until, some=not selection.impossible)
         fallback = found is None
-        if found is None:
-            # As many as of a model: wishes read all of them, whatever part is asked for.
-            model, found = POPULARITY, self._popular(selection, self.release.limits.answers)
-        arranged = postprocess.arranged(found, wishes, self.release.catalogue, part.stop)
-        items = self._items(arranged.where(part), part.start, wishes.pinned)
+        with self.metrics.stage(POSTPROCESS):
+            if found is None:
+                # As many as of a model: wishes read all of them, whatever part is asked for.
+                model, found = POPULARITY, self._popular(selection, self.release.limits.answers)
+            arranged = postprocess.arranged(found, wishes, self.release.catalogue, part.stop)
+            shown = arranged.where(part)
+            items = self._items(shown, part.start, wishes.pinned)
+            self.metrics.drift.shown(self.release, shown.item.tolist())
         if asked.explain:
-            items = await self._explained(items, question.request, fallback, until, notes)
+            by = None if fallback else self._models
+            items = await self._explaining.explained(items, question.request, by, until, notes)
         return self._answer(items, selection.ignored, request_id, model, fallback, notes)
 
     async def similar(self, asked: SimilarRequest, request_id: str) -> Answer:
@@ -104,10 +127,10 @@ class Answering:
                 value=asked.item_id,
             )
         model = self._models.named(SIMILAR_ITEMS)
-        selection = preprocess.select(asked.filter, self.release.catalogue)
+        selection = self._selected(asked)
         question = preprocess.narrowed(selection, Request(), self.release)
         notes = list[str]()
-        work = self._similar(item, question, until, notes)
+        work = choosing.similar(self._models, item, question, until, self.metrics, notes)
         found = await self._or_none(work, until, some=not selection.impossible)
         fallback = found is None
         if found is None:
@@ -119,22 +142,23 @@ class Answering:
     async def rank(self, asked: RankRequest, request_id: str) -> Answer:
         """All candidates that the release knows. Raises NotFound where it has no ranker."""
         until = self._until(asked.deadline_ms)
-        model = self._models.named(RANKER)
+        model, notes = self._models.named(RANKER), list[str]()
+        person = await self._past(asked, until, notes)
         request, candidates, ignored = preprocess.candidates(
-            asked, self.release, now=int(time.time())
+            asked, self.release, person, self._standing.blocked, now=int(time.time())
         )
         work = self._models.ranked(request, candidates, until)
         found = await self._or_none(work, until, some=len(candidates) > 0)
         fallback = found is None
         if found is None:
-            catalogue = self.release.catalogue
-            order = np.lexsort((candidates, -catalogue.popularity[candidates - 1]))
-            model, found = POPULARITY, postprocess.popular(catalogue, candidates[order])
-        return self._answer(self._items(found, 0), ignored, request_id, model, fallback, [])
+            popularity = self._standing.popularity
+            order = np.lexsort((candidates, -popularity[candidates - 1]))
+            model, found = POPULARITY, postprocess.popular(popularity, candidates[order])
+        return self._answer(self._items(found, 0), ignored, request_id, model, fallback, notes)
 
     async def popular(self, asked: PopularRequest, request_id: str) -> Answer:
         part = window(asked, self.release.limits.answers)
-        selection = preprocess.select(asked.filter, self.release.catalogue)
+        selection = self._selected(asked)
         found = self._popular(selection, part.stop)
         items = self._items(found.where(part), part.start)
         return self._answer(items, selection.ignored, request_id, POPULARITY, False, [])
@@ -165,80 +189,50 @@ class Answering:
             work.close()
             return Ranked(postprocess.NO_ITEMS, np.zeros(0, np.float32))
         try:
-            found = await work
+            with self.metrics.stage(TRITON):
+                found = await work
         except RecserveError as error:
             self._lost(error, late=asyncio.get_running_loop().time() >= until - 0.005)
             return None
         self._recovered()
         return found
 
-    async def _best(self, model: str, question: Question, until: float, notes: list[str]) -> Ranked:
-        """K items at most. An allow-list is what the ranker puts in order, where there is one."""
-        only, request, limits = question.selection.only, question.request, self.release.limits
-        if only is not None and self._models.has(RANKER):
-            found = await self._models.ranked(request, only, until)
-            return found.where(slice(limits.answers))
-        return await self._narrowed(lambda r: self._models.best(model, r, until), question, notes)
-
-    async def _similar(
-        self, item: int, question: Question, until: float, notes: list[str]
-    ) -> Ranked:
-        return await self._narrowed(lambda r: self._models.similar(item, r, until), question, notes)
-
-    async def _narrowed(
-        self, ask: Callable[[Request], Awaitable[Ranked]], question: Question, notes: list[str]
-    ) -> Ranked:
-        """The answer of a model that takes exclusions: an allow-list is the exclusion of all
-        others where they fit into the request, and chosen from the model's best where not."""
-        only, request = question.selection.only, question.request
-        if only is not None:
-            alone = preprocess.nothing_but(only, request, self.release.limits, self.release.items)
-            if alone is not None:
-                return await ask(alone)
-        found = await ask(request)
-        if len(question.overflow):
-            self.metrics.overflow.inc(len(question.overflow))
-            found = postprocess.without(found, question.overflow)
-        if only is not None:
-            found = found.where(np.isin(found.item, only))
-            notes.append(ONLY)
-        return found
-
-    async def _explained(
-        self,
-        items: list[Item],
-        request: Request,
-        fallback: bool,
-        until: float,
-        notes: list[str],
-    ) -> list[Item]:
-        """With reasons, where the explainer answers in time; popular and pinned items have none:
-        they are not shown for their score."""
-        wanted = [item for item in items if not item.pinned]
-        some = [] if fallback else wanted[: self.release.limits.explained]
-        given: dict[str, Reason] = {}
-        if some and self._wording is not None:
-            indexes = self.release.catalogue.indexes(item.item_id for item in some)
-            try:
-                parts = await self._models.explained(request, indexes, until)
-            except RecserveError as error:
-                log.debug("no reasons: %s", error)
-            else:
-                found = reasons(parts, self._wording)
-                given = {item.item_id: why for item, why in zip(some, found, strict=True)}
-        if len(given) < len(wanted):
-            notes.append(EXPLANATIONS)
-        return [replace(item, reason=given.get(item.item_id)) for item in items]
-
     def _popular(self, selection: Selection, stop: int) -> Ranked:
-        catalogue = self.release.catalogue
-        indexes = catalogue.popular(
+        indexes = self.release.catalogue.popular(
             stop,
+            order=self._standing.order,
             exclude=selection.exclude,
             categories=selection.categories,
             only=selection.only,
         )
-        return postprocess.popular(catalogue, np.array(indexes, np.int64))
+        return postprocess.popular(self._standing.popularity, np.array(indexes, np.int64))
+
+    # --- who asks, and what may be shown
+
+    async def _past(self, asked: Asking, until: float, notes: list[str]) -> Known:
+        person = None
+        if asked.user_id is not None and self.memory.store is not None:
+            limit = self.release.limits.exclude
+            try:
+                with self.metrics.stage(STORE):
+                    person = await self.memory.person(asked.user_id, limit=limit, until=until)
+            except RecserveError as error:
+                log.debug("without the user's events: %s", error)
+                notes.append(PAST)
+        return known(self.release, asked.user_id, person)
+
+    def _count(self, asked: RecommendRequest, selection: Selection) -> None:
+        """Are the ids those that the release was trained on?"""
+        ids = len(asked.history or ()) + len(asked.filter.exclude) + len(asked.filter.only or ())
+        user = asked.user_id
+        self.metrics.drift.asked(
+            user=None if user is None else self.release.users.row(user) is not None,
+            items=ids,
+            unknown=min(ids, len(selection.ignored)),
+        )
+
+    def _selected(self, asked: SimilarRequest | PopularRequest) -> Selection:
+        return preprocess.select(asked.filter, self.release.catalogue, self._standing.blocked)
 
     # --- the answer
 
@@ -281,8 +275,11 @@ class Answering:
         return model
 
     def _lost(self, error: RecserveError, *, late: bool) -> None:
+        if isinstance(error, NotAsked):
+            self.metrics.fell_back(measured.BREAKER)
+            return
         cause = measured.UNAVAILABLE if isinstance(error, Unavailable) else measured.REFUSED
-        self.metrics.fallbacks.labels(measured.LATE if late else cause).inc()
+        self.metrics.fell_back(measured.LATE if late else cause)
         if not self._falling_back:  # once, not for every request of an outage
             log.warning("answering with popular items: %s", error)
         self._falling_back = True

@@ -18,8 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bento.breaker import Breaker
 from bento.postprocess import Ranked
-from client.join import Joiner
+from client.join import Joiner, Traced
 from client.tensors import Triton
 from recommender.contract import (
     EXPLAINER,
@@ -37,6 +38,11 @@ from recommender.features import Request, tensors
 from recommender.release import Release
 
 WARM_UP_S = 10.0
+PROBE_S = 1.0
+
+
+class NotAsked(Unavailable):
+    """Triton has not answered lately: nobody waits for it before a probe is answered."""
 
 
 class Parts(NamedTuple):
@@ -51,9 +57,21 @@ class Parts(NamedTuple):
 class Models:
     """One release's models in one Triton."""
 
-    def __init__(self, release: Release, triton: Triton) -> None:
+    def __init__(
+        self,
+        release: Release,
+        triton: Triton,
+        *,
+        probed: str,
+        patience_s: float,
+        traced: Traced | None = None,
+    ) -> None:
+        """`probed` is the model that is asked whether Triton answers again; a request that had
+        less than `patience_s` says nothing of Triton when it comes too late."""
         self.release, self._triton = release, triton
-        self._joiner = Joiner(triton, max_rows=release.limits.max_batch_size)
+        self._probed, self._patience_s = probed, patience_s
+        self.joiner = Joiner(triton, max_rows=release.limits.max_batch_size, traced=traced)
+        self.breaker = Breaker(self._probe)
         self._of = {kind_of(model): model for model in release.models}
 
     async def best(self, model: str, request: Request, until: float) -> Ranked:
@@ -118,10 +136,15 @@ class Models:
         loop = asyncio.get_running_loop()
         for length in self.release.limits.length_buckets:
             asked = tensors([Request()], self.release.limits, length=length)
-            await self._infer(model, asked, loop.time() + WARM_UP_S, ("item", "score"))
+            await self._asked(model, asked, loop.time() + WARM_UP_S)
+
+    async def _probe(self) -> None:
+        asked = tensors([Request()], self.release.limits)
+        await self._asked(self._probed, asked, asyncio.get_running_loop().time() + PROBE_S)
 
     async def close(self) -> None:
-        await self._joiner.close()
+        await self.breaker.close()
+        await self.joiner.close()
         await self._triton.close()
 
     async def _candidates(
@@ -141,14 +164,27 @@ class Models:
     async def _infer(
         self, model: str, asked: dict[str, Array], until: float, wanted: Collection[str]
     ) -> dict[str, Array]:
-        left = max(until - asyncio.get_running_loop().time(), 0.0)
-        found = await self._joiner.infer(model, self.release.version, asked, timeout_s=left)
+        if self.breaker.open:
+            raise NotAsked("Triton does not answer", remedy="See its log; it is asked again soon.")
+        began = asyncio.get_running_loop().time()
+        try:
+            found = await self._asked(model, asked, until)
+        except Unavailable:
+            late = asyncio.get_running_loop().time() >= until
+            if not late or until - began >= self._patience_s:
+                self.breaker.failed()
+            raise
+        self.breaker.succeeded()
         if not found.keys() >= set(wanted):
             raise Unavailable(
                 f"model {model} answers {sorted(found)}, not {' and '.join(wanted)}",
                 remedy="Serve a model that meets the contract.",
             )
         return found
+
+    async def _asked(self, model: str, asked: dict[str, Array], until: float) -> dict[str, Array]:
+        left = max(until - asyncio.get_running_loop().time(), 0.0)
+        return await self.joiner.infer(model, self.release.version, asked, timeout_s=left)
 
     def _ranked(self, found: dict[str, Array]) -> Ranked:
         """Raises ReleaseError for an index that the catalogue does not hold: then model and

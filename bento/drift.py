@@ -3,20 +3,21 @@
     recserve_asked_users_total{known}      ids the release knows, and those it does not
     recserve_asked_items_total{known}      of histories, exclusions, candidates
     recserve_shown_items / recserve_catalogue_items   coverage, of the last WINDOW_S to twice that
-    recserve_shown_popularity              where shown items stand in the order of popularity, 0 to 1
+    recserve_shown_popularity_total / recserve_shown_total   where shown items stand, on average,
+                                           in the order of popularity, 0 to 1 (the most popular)
 
 Numbers alone, no ids. Costs a few microseconds a request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Sequence
 from time import monotonic
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Summary
 
-from recommender.contract import Array
+from bento.prometheus import CollectorRegistry, Counter, Gauge
 from recommender.release import Release
 
 WINDOW_S = 3600.0
@@ -36,9 +37,10 @@ class Drift:
         )  # fmt: skip
         self._users = {known: users.labels(str(known).lower()) for known in (True, False)}
         self._items = {known: items.labels(str(known).lower()) for known in (True, False)}
-        self._popularity = Summary(
+        self._shown = Counter("recserve_shown", "Items shown.", registry=registry)
+        self._popularity = Counter(
             "recserve_shown_popularity",
-            "Of each shown item, the part of the catalogue that is less popular.",
+            "Of each item shown, the part of the catalogue that is less popular, summed up.",
             registry=registry,
         )
         self._catalogue = Gauge(
@@ -49,8 +51,7 @@ class Drift:
             registry=registry,
         ).set_function(self._covered)  # fmt: skip
         self._release: Release | None = None
-        self._place: Array = np.zeros(1)
-        self._seen, self._before, self._since = _none(0), _none(0), monotonic()
+        self._start(array("d", [0.0]))
 
     def follow(self, release: Release) -> None:
         if release is self._release:
@@ -58,8 +59,8 @@ class Drift:
         count = len(release.catalogue)
         place = np.zeros(count + 1)
         place[release.catalogue.by_popularity] = np.linspace(1, 0, count) if count > 1 else 1.0
-        self._release, self._place = release, place
-        self._seen, self._before, self._since = _none(count), _none(count), monotonic()
+        self._release = release
+        self._start(array("d", place.tobytes()))
         self._catalogue.set(count)
 
     def asked(self, *, user: bool | None, items: int, unknown: int) -> None:
@@ -73,26 +74,28 @@ class Drift:
 
     def shown(self, release: Release, indexes: Sequence[int]) -> None:
         """An answer; those of variants of another catalogue are not counted."""
-        if release is not self._release:
+        if release is not self._release or not indexes:
             return
         self._turn()
+        place, seen = self._place, self._seen
         for index in indexes:
-            self._seen[index] = 1
-            self._popularity.observe(self._place[index])
+            seen[index] = 1
+        self._shown.inc(len(indexes))
+        self._popularity.inc(sum([place[index] for index in indexes]))
+
+    def _start(self, place: array[float]) -> None:
+        self._place = place  # [N + 1], of each index
+        self._seen, self._before = bytearray(len(place)), bytearray(len(place))
+        self._since = monotonic()
 
     def _turn(self) -> None:
-        if monotonic() - self._since > WINDOW_S:
-            self._before, self._seen = self._seen, _none(len(self._place) - 1)
-            self._since = monotonic()
+        if (passed := monotonic() - self._since) > WINDOW_S:
+            fresh = bytearray(len(self._place))
+            # What was seen before a long silence is of no window any more.
+            self._before = self._seen if passed <= 2 * WINDOW_S else fresh
+            self._seen, self._since = bytearray(len(self._place)), monotonic()
 
     def _covered(self) -> float:
         self._turn()
-        return float(_either(self._seen, self._before))
-
-
-def _none(count: int) -> bytearray:
-    return bytearray(count + 1)
-
-
-def _either(one: Iterable[int], other: Iterable[int]) -> int:
-    return sum(1 for a, b in zip(one, other, strict=True) if a or b)
+        either = np.frombuffer(self._seen, np.uint8) | np.frombuffer(self._before, np.uint8)
+        return float(np.count_nonzero(either))

@@ -12,9 +12,29 @@ from typing import Any
 
 import msgspec
 
-from bento.keys import RECOMMEND
-from bento.schemas import PopularRequest, RankRequest, RecommendRequest, SimilarRequest
-from client.api import Answer, Because, Item, Reason, Served, Signal
+from bento.keys import ADMIN, EVENTS, RECOMMEND
+from bento.schemas import (
+    BlockedRequest,
+    EventsRequest,
+    PopularRequest,
+    RankRequest,
+    RecommendRequest,
+    SimilarRequest,
+    UserRequest,
+)
+from client.api import (
+    Answer,
+    Because,
+    BlockedItems,
+    EventsAccepted,
+    Forgotten,
+    HistoryAnswer,
+    HistoryEvent,
+    Item,
+    Reason,
+    Served,
+    Signal,
+)
 from recommender.variants import DEFAULT
 
 JSON, TEXT = "application/json", "text/plain"
@@ -57,6 +77,8 @@ WHY = Reason(
 )  # fmt: skip
 EXPLAINED = msgspec.structs.replace(CONTACT, reason=WHY)
 PINNED = Item(item_id="50", rank=1, title="Star Wars", categories=["Sci-Fi"], pinned=True)
+
+STORE = {"503": "The event store is away, or there is none: nothing was kept."}
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
@@ -118,6 +140,64 @@ OPERATIONS: tuple[Operation, ...] = (
         answer=Answer,
         answered=_answer("popularity", TITANIC, CONTACT),
         scope=RECOMMEND,
+    ),
+    Operation(
+        path="/v1/events",
+        summary="What users did: in their histories, and in what is popular, from now on.",
+        body=EventsRequest,
+        asked={
+            "one": {"events": [{"user_id": "196", "item_id": "313", "event": "view"}]},
+            "to be repeated safely": {
+                "events": [
+                    {
+                        "event_id": "0190d1f2-6a4c",
+                        "user_id": "196",
+                        "item_id": "258",
+                        "event": "purchase",
+                        "timestamp": 1790000000,
+                        "request_id": "8f14e45fceea167a",
+                    }
+                ]
+            },
+        },
+        answer=EventsAccepted,
+        answered=EventsAccepted(accepted=1, duplicates=0),
+        scope=EVENTS,
+        errors=STORE,
+    ),
+    Operation(
+        path="/v1/history",
+        summary="What is known of a user, oldest first: what a recommendation reads.",
+        body=UserRequest,
+        asked={"user": {"user_id": "196"}},
+        answer=HistoryAnswer,
+        answered=HistoryAnswer(
+            user_id="196",
+            events=[HistoryEvent(item_id="313", event="view", timestamp=1790000000,
+                                 title="Titanic")],
+        ),
+        scope=EVENTS,
+        errors=STORE,
+    ),
+    Operation(
+        path="/v1/forget",
+        summary="Erase a user, here and in what is trained from here on.",
+        body=UserRequest,
+        asked={"user": {"user_id": "196"}},
+        answer=Forgotten,
+        answered=Forgotten(events=12),
+        scope=ADMIN,
+        errors=STORE,
+    ),
+    Operation(
+        path="/v1/blocked",
+        summary="Items that nobody is shown: add, remove, or list them.",
+        body=BlockedRequest,
+        asked={"list": {}, "out of stock": {"add": ["313"]}, "back": {"remove": ["313"]}},
+        answer=BlockedItems,
+        answered=BlockedItems(items=["313"]),
+        scope=ADMIN,
+        errors=STORE,
     ),
     Operation(
         path="/v1/release",

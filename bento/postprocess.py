@@ -52,9 +52,9 @@ def without(ranked: Ranked, dropped: Array) -> Ranked:
     return ranked.where(~np.isin(ranked.item, dropped)) if len(dropped) else ranked
 
 
-def popular(catalogue: Catalogue, item: Array) -> Ranked:
-    """Items [k] int64 with their popularity as score."""
-    return Ranked(item, catalogue.popularity[item - 1])
+def popular(popularity: Array, item: Array) -> Ranked:
+    """Items [k] int64 with their `popularity` [N] as score."""
+    return Ranked(item, popularity[item - 1])
 
 
 def arranged(ranked: Ranked, wishes: Wishes, catalogue: Catalogue, stop: int) -> Ranked:

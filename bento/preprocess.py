@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bento.people import Known
 from bento.postprocess import AS_RANKED, Wishes
 from bento.schemas import Asking, Filter, RankRequest, RecommendRequest, Rules
 from recommender.catalogue import Catalogue
@@ -25,7 +26,7 @@ from recommender.users import EMPTY, History
 class Selection:
     """What a filter leaves, in indexes and categories that the catalogue knows."""
 
-    exclude: Array  # [n] int64, the request's own first, then the newest seen
+    exclude: Array  # [n] int64, the request's own first, then blocked items, then the newest seen
     categories: tuple[str, ...] | None  # None = no filter
     only: Array | None  # [m] int64, distinct, all that may be returned; None = no allow-list
     ignored: tuple[str, ...]
@@ -63,9 +64,11 @@ class Question:
     wishes: Wishes = AS_RANKED
 
 
-def select(wanted: Filter, catalogue: Catalogue) -> Selection:
-    """A filter alone, as /v1/popular and /v1/similar take it."""
+def select(wanted: Filter, catalogue: Catalogue, blocked: Array) -> Selection:
+    """A filter alone, as /v1/popular and /v1/similar take it; `blocked` [n] is never shown."""
     exclude, unknown = _indexes(wanted.exclude, catalogue)
+    if len(blocked):
+        exclude = np.concatenate([exclude, blocked])
     categories = None
     if wanted.categories:
         categories = tuple(c for c in wanted.categories if catalogue.known_category(c))
@@ -79,10 +82,13 @@ def select(wanted: Filter, catalogue: Catalogue) -> Selection:
     return replace(selection, ignored=tuple(dict.fromkeys(unknown)))
 
 
-def question(asked: RecommendRequest, release: Release, *, now: int) -> Question:
-    """What `asked` asks of `release`; `now` (unix seconds) is used where it names no time."""
-    selection = select(asked.filter, release.catalogue)
-    person = _person(asked, release, now)
+def question(
+    asked: RecommendRequest, release: Release, known: Known, blocked: Array, *, now: int
+) -> Question:
+    """What `asked` asks of `release`, of a user of whom so much is `known`; `now` (unix seconds) is
+    used where it names no time."""
+    selection = select(asked.filter, release.catalogue, blocked)
+    person = _person(asked, release, known, now)
     wishes, unknown = _wishes(asked, selection, release.catalogue)
     allow_seen = asked.allow_seen
     if allow_seen is None:
@@ -119,13 +125,15 @@ def nothing_but(only: Array, request: Request, limits: Limits, items: int) -> Re
 
 
 def candidates(
-    asked: RankRequest, release: Release, *, now: int
+    asked: RankRequest, release: Release, known: Known, blocked: Array, *, now: int
 ) -> tuple[Request, Array, tuple[str, ...]]:
-    """Who asks, the candidates [n] int64, distinct, and what the release does not know."""
-    person = _person(asked, release, now)
+    """Who asks, the candidates [n] int64, distinct and not blocked, and what is left out."""
+    person = _person(asked, release, known, now)
     items, unknown = _indexes(asked.candidates, release.catalogue)
+    allowed = ~np.isin(items, blocked)
+    unknown += [release.catalogue.item_id(index) for index in items[~allowed].tolist()]
     ignored = tuple(dict.fromkeys((*unknown, *person.ignored)))
-    return person.request, _distinct(items), ignored
+    return person.request, _distinct(items[allowed]), ignored
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,20 +146,18 @@ class Person:
     ignored: list[str]
 
 
-def _person(asked: Asking, release: Release, now: int) -> Person:
-    catalogue, users = release.catalogue, release.users
+def _person(asked: Asking, release: Release, known: Known, now: int) -> Person:
+    catalogue = release.catalogue
     time = min(now if asked.context.time is None else asked.context.time, release.clock)
-    row = None if asked.user_id is None else users.row(asked.user_id)
-    stored = EMPTY if row is None else users.history(row)
     ignored: list[str] = []
 
-    history, seen = stored, stored.items[::-1]
+    history, seen = known.history, known.history.items[::-1]
     if asked.history is not None:
         items, unknown = _indexes(asked.history, catalogue)
         history = _untimed(items, time)
         seen = np.concatenate([items[::-1], seen])  # stored events stay seen
         ignored += unknown
-    features = None if row is None else users.features[row]
+    features = known.features
     if asked.user:
         features, unknown = _features(asked, release, features)
         ignored += unknown

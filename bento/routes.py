@@ -14,24 +14,36 @@ import msgspec
 
 from bento import openapi
 from bento.access import Call
+from bento.acts import Acts
 from bento.app import Handler, Route
-from bento.keys import METRICS, RECOMMEND
+from bento.keys import ADMIN, EVENTS, METRICS, RECOMMEND
 from bento.metrics import CONTENT_TYPE, Metrics
 from bento.schemas import (
+    BlockedRequest,
+    EventsRequest,
     PopularRequest,
     RankRequest,
     RecommendRequest,
     SimilarRequest,
+    UserRequest,
     decode,
 )
 from bento.variants import Router
+from client.api import Answer
 
 T = TypeVar("T")
 
 
 def routes(router: Router, metrics: Metrics) -> Mapping[str, Route]:
     """Everything the service answers, /livez and /readyz aside."""
-    docs = openapi.document(router.default.release.limits.answers)
+    release, memory = router.default.release, router.default.memory
+    docs = openapi.document(release.limits.answers)
+    acts = Acts(release, memory, metrics)
+
+    async def recommend(asked: RecommendRequest, request_id: str) -> Answer:
+        answer = await router.recommend(asked, request_id)
+        memory.impressions.note(answer, asked.user_id)
+        return answer
 
     async def describe(_: bytes, __: Call) -> bytes:
         return docs
@@ -43,10 +55,14 @@ def routes(router: Router, metrics: Metrics) -> Mapping[str, Route]:
         return metrics.text()
 
     return {
-        "/v1/recommend": _post(RecommendRequest, router.recommend),
+        "/v1/recommend": _post(RecommendRequest, recommend),
         "/v1/similar": _post(SimilarRequest, router.similar),
         "/v1/rank": _post(RankRequest, router.rank),
         "/v1/popular": _post(PopularRequest, router.default.popular),
+        "/v1/events": _post(EventsRequest, acts.events, EVENTS),
+        "/v1/history": _post(UserRequest, acts.history, EVENTS),
+        "/v1/forget": _post(UserRequest, acts.forget, ADMIN),
+        "/v1/blocked": _post(BlockedRequest, acts.block, ADMIN),
         "/v1/release": Route(method="GET, POST", handler=tell),
         "/docs.json": Route(method="GET", handler=describe),
         "/metrics": Route(

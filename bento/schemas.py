@@ -162,6 +162,47 @@ class PopularRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     filter: Filter = Filter()
 
 
+class EventBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One act of one user."""
+
+    event_id: Annotated[
+        Id | None, Meta(description="Makes a repeat harmless: counted once for a user.")
+    ] = None
+    user_id: Id
+    item_id: Annotated[Id, Meta(description="Also one that no release knows yet.")]
+    event: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=64)],
+        Meta(description="`view`, `purchase`, ...; the data's own names have its weights."),
+    ]
+    timestamp: Annotated[
+        Annotated[int, Meta(ge=0, le=LAST_SECOND)] | None,
+        Meta(description="Unix seconds; default now, and never far ahead of it."),
+    ] = None
+    request_id: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=128)] | None,
+        Meta(description="Of the answer that showed the item, for click-through."),
+    ] = None
+
+
+class EventsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Events, kept all or none."""
+
+    events: Annotated[list[EventBody], Meta(min_length=1, max_length=1000)]
+
+
+class UserRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One user."""
+
+    user_id: Id
+
+
+class BlockedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Items that nobody is to be shown (out of stock, withdrawn) or that may be shown again."""
+
+    add: Ids = []
+    remove: Ids = []
+
+
 PAGED = (RecommendRequest, SimilarRequest, PopularRequest)  # have n and offset
 
 

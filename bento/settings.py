@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from bento.store import sqlite_path
 from recommender.errors import BadInput
 
 # The longest deadline a request may ask for. Bento's own time-out must lie above it.
@@ -30,6 +31,7 @@ class Settings:
     triton: str = "grpc://127.0.0.1:8001"  # RECSERVE_TRITON
     deadline_ms: int = 300  # RECSERVE_DEADLINE_MS, of requests that name none
     model: str | None = None  # RECSERVE_MODEL; None = the release's first model
+    store: str | None = None  # RECSERVE_STORE, sqlite:///path or redis://...; None = no events
     keys: Path | None = None  # RECSERVE_KEYS, the file of API keys; None = none is needed
     private_metrics: bool = False  # RECSERVE_PRIVATE_METRICS: /metrics takes a key
     rate: float | None = None  # RECSERVE_RATE, requests a second of a key (or an address)
@@ -69,6 +71,15 @@ def _deadline(name: str, text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MAX_DEADLINE_MS:
         raise _refused(name, text, f"Set it to whole milliseconds from 1 to {MAX_DEADLINE_MS}.")
     return int(text)
+
+
+def _store(name: str, text: str) -> str:
+    """A relative path as an absolute one: the worker of a built bento starts elsewhere."""
+    try:
+        path = sqlite_path(text)
+    except BadInput as error:
+        raise BadInput(f"{name}: {error.what}", remedy=error.remedy, field=name) from error
+    return text if path is None else f"sqlite:///{path.absolute()}"
 
 
 def _path(_: str, text: str) -> Path:
@@ -123,6 +134,7 @@ PARSERS: Mapping[str, Parser] = {
     "triton": _address,
     "deadline_ms": _deadline,
     "model": _text,
+    "store": _store,
     "keys": _path,
     "private_metrics": _flag,
     "rate": _rate,

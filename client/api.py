@@ -96,6 +96,7 @@ class EventsAccepted(msgspec.Struct, frozen=True, kw_only=True):
 
     accepted: int
     duplicates: int  # of an event_id that was there already: not counted again
+    forgotten: int = 0  # of users who were erased, from before that: not counted
     unknown: list[str] = []  # item ids outside the release's catalogue; their events are kept
 
 
@@ -103,7 +104,7 @@ class HistoryEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """One act of a user."""
 
     item_id: str
-    event: str
+    event: str | None = None  # None: of the training data, which keeps no names
     timestamp: int  # unix seconds
     title: str | None = None
 

@@ -102,13 +102,15 @@ class Catalogue:
         self,
         n: int,
         *,
+        order: Array | None = None,
         exclude: Sequence[int] | Array = (),
         categories: Iterable[str] | None = None,
         only: Array | None = None,
     ) -> list[int]:
         """The `n` most popular indexes outside `exclude`, of any of `categories` if given, and
-        among `only` if given."""
-        order = self.by_popularity
+        among `only` if given; `order` is [N] indexes, the most popular first (default: by this
+        catalogue's popularity)."""
+        order = self.by_popularity if order is None else order
         if only is not None:
             order = order[np.isin(order, only)]
         if categories is not None:
