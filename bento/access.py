@@ -28,6 +28,7 @@ log = logging.getLogger("bentoml.recserve")
 
 LOOK_S = 0.5  # between two looks at the file of keys
 BEARER = b"bearer "
+REMEDY = "Send Authorization: Bearer KEY (our commands and client: set RECSERVE_KEY)."
 MAX_TOKEN = 512  # bytes; ours have 47
 MAX_CALLERS = 10_000  # whose rates are kept
 CHALLENGE = [(b"www-authenticate", b'Bearer realm="recserve"')]
@@ -60,7 +61,7 @@ class Keyring:
         if time.monotonic() >= self._next_look:
             self._look()
         if authorization is None or authorization[: len(BEARER)].lower() != BEARER:
-            raise _unauthorized("no key was sent", "Send Authorization: Bearer KEY.")
+            raise _unauthorized("no key was sent", REMEDY)
         key = self._of(authorization[len(BEARER) :].strip())
         if key is None:
             raise _unauthorized("the key is not known", "Send one that has not been revoked.")

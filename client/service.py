@@ -7,7 +7,8 @@
 The answer types stand here because the service encodes the same ones; the
 request types mirror the body of the HTTP API, field by field. Every failure is
 a RecserveError: Unavailable (nobody answers, or too late), BadInput (with the
-field, its value and the remedy), NotFound (a model or route that is not there).
+field, its value and the remedy), NotFound (a model or route that is not there), Denied (a
+key that is missing, unknown, or lacks the scope).
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack
 import httpx
 import msgspec
 
-from recommender.errors import BadInput, NotFound, RecserveError, Unavailable
+from client import trust
+from recommender.errors import BadInput, Denied, NotFound, RecserveError, Unavailable
 
 URL = "http://127.0.0.1:3000"
+KINDS: dict[int, type[RecserveError]] = {
+    400: BadInput, 401: Denied, 403: Denied, 404: NotFound, 413: BadInput, 415: BadInput,
+}  # fmt: skip
 T = TypeVar("T")
 
 
@@ -127,10 +132,22 @@ class PopularBody(TypedDict, total=False):
 class RecserveClient:
     """A client with one pool of connections; close it, or use it as a context manager."""
 
-    def __init__(self, url: str = URL, *, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        url: str = URL,
+        *,
+        timeout_s: float = 5.0,
+        key: str | None = None,  # default: RECSERVE_KEY
+        ca: trust.Authority | None = None,  # default: RECSERVE_CA, else the usual ones
+    ) -> None:
         self.url = url
         with _Failures(url):
-            self._http = httpx.Client(base_url=url, timeout=timeout_s)
+            self._http = httpx.Client(
+                base_url=url,
+                timeout=timeout_s,
+                headers=trust.headers(key),
+                verify=trust.authority(ca),
+            )
 
     def recommend(self, **body: Unpack[RecommendBody]) -> Answer:
         """Items for a user, best first."""
@@ -167,10 +184,22 @@ class RecserveClient:
 class AsyncRecserveClient:
     """RecserveClient for asyncio."""
 
-    def __init__(self, url: str = URL, *, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        url: str = URL,
+        *,
+        timeout_s: float = 5.0,
+        key: str | None = None,  # default: RECSERVE_KEY
+        ca: trust.Authority | None = None,  # default: RECSERVE_CA, else the usual ones
+    ) -> None:
         self.url = url
         with _Failures(url):
-            self._http = httpx.AsyncClient(base_url=url, timeout=timeout_s)
+            self._http = httpx.AsyncClient(
+                base_url=url,
+                timeout=timeout_s,
+                headers=trust.headers(key),
+                verify=trust.authority(ca),
+            )
 
     async def recommend(self, **body: Unpack[RecommendBody]) -> Answer:
         """Items for a user, best first."""
@@ -207,7 +236,7 @@ class AsyncRecserveClient:
 def _decoded(response: httpx.Response, wanted: type[T]) -> T:
     if response.is_success:
         return msgspec.json.decode(response.content, type=wanted)
-    kind = {400: BadInput, 404: NotFound, 413: BadInput}.get(response.status_code, Unavailable)
+    kind = KINDS.get(response.status_code, Unavailable)
     try:
         fault = msgspec.json.decode(response.content, type=Refusal).error
     except msgspec.MsgspecError as error:
