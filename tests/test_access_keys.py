@@ -48,7 +48,7 @@ def bearer(key: str) -> bytes:
 def status(ring: Keyring, key: str, scope: str = "recommend") -> int:
     """As which the ring answers the key."""
     try:
-        ring.find(bearer(key), scope)
+        access.permit(ring.find(bearer(key)), scope)
     except HttpError as error:
         return error.status
     return 200
@@ -68,7 +68,7 @@ def test_a_key_is_shown_once_and_its_hash_alone_is_kept(file: Path) -> None:
     assert (row["name"], row["scopes"], row["rate"]) == ("shop", ["recommend"], 5.0)
     assert "sha256" not in row
     assert "shop" in recserve("list", "--keys", str(file))
-    assert Keyring(file).find(bearer(key), "recommend").name == "shop"
+    assert Keyring(file).find(bearer(key)).name == "shop"
 
 
 def test_what_cannot_be_a_key_is_refused_and_changes_nothing(file: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_scope_opens_what_it_names_and_admin_everything(file: Path) -> None:
     assert [status(ring, shop, scope) for scope in keys.SCOPES] == [200, 200, 403, 403]
     assert [status(ring, boss, scope) for scope in keys.SCOPES] == [200, 200, 200, 200]
     with pytest.raises(HttpError, match="no scope 'admin'") as refused:
-        ring.find(bearer(shop), "admin")
+        access.permit(ring.find(bearer(shop)), "admin")
     assert "recommend, events" in refused.value.remedy
 
 
@@ -113,13 +113,13 @@ def test_only_a_whole_known_key_after_bearer_is_one(file: Path) -> None:
     key = keys.add(file, "shop", ["recommend"])
     ring = Keyring(file)
     hashed = json.loads(file.read_text())["keys"][0]["sha256"]
-    assert ring.find(b"bEARER  " + key.encode() + b" ", "recommend").name == "shop"
+    assert ring.find(b"bEARER  " + key.encode() + b" ").name == "shop"
     for wrong in (
         None, b"", b"Bearer", b"Bearer ", bearer(key[:-1]), bearer(key + "x"), bearer(hashed),
         bearer("x" * 60_000), b"Basic " + key.encode(), key.encode(), b"Bearer \xff\xfe",
     ):  # fmt: skip
         with pytest.raises(HttpError) as refused:
-            ring.find(wrong, "recommend")
+            ring.find(wrong)
         assert refused.value.status == 401
         assert (b"www-authenticate", b'Bearer realm="recserve"') in refused.value.headers
         assert key not in str(refused.value)
