@@ -28,6 +28,8 @@ def configure(level: str, form: str) -> None:
     number = logging.getLevelNamesMapping()[level.upper()]
     OURS.setLevel(number)
     logging.getLogger("bentoml").setLevel(max(number, logging.INFO))
+    # Whoever sends what is no HTTP would else write a line with each of it.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     _requests.setLevel(logging.INFO)  # asked for by settings of their own, whatever the level
     _audit.setLevel(logging.INFO)
     formatter = (_Json if form == "json" else _Text)(messages=number <= logging.DEBUG)
