@@ -2,7 +2,7 @@
 
     RecserveError            500  anything of ours
     ├── BadInput             400  a request, a flag or a record that breaks the rules
-    ├── Denied               403  an API key that is missing, unknown or not enough
+    ├── Denied               403  a key that is missing, unknown, or not for this
     ├── NotFound             404  a name that does not exist (a model, an item)
     ├── DataError            422  a data folder that cannot be used
     ├── TrainingError        422  a training that came to nothing: its weights are no numbers
