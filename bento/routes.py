@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from bento import openapi
+from bento import openapi, web
 from bento.app import Handler, Route
 from bento.metrics import CONTENT_TYPE, Metrics
 from bento.schemas import PopularRequest, RecommendRequest, decode
@@ -40,6 +40,7 @@ def routes(router: Router, metrics: Metrics) -> Mapping[str, Route]:
         "/v1/release": Route(method="GET", handler=tell),
         "/docs.json": Route(method="GET", handler=describe),
         "/metrics": Route(method="GET", handler=measure, content_type=CONTENT_TYPE.encode()),
+        **web.routes(),
     }
 
 
