@@ -13,7 +13,9 @@ from typing import TypeVar
 import msgspec
 
 from bento import openapi, web
+from bento.access import Call
 from bento.app import Handler, Route
+from bento.keys import METRICS, RECOMMEND
 from bento.metrics import CONTENT_TYPE, Metrics
 from bento.schemas import PopularRequest, RecommendRequest, decode
 from bento.variants import Router
@@ -25,13 +27,13 @@ def routes(router: Router, metrics: Metrics) -> Mapping[str, Route]:
     """Everything the service answers, /livez and /readyz aside."""
     docs = openapi.document(router.default.release.limits.answers)
 
-    async def describe(_: bytes, __: str) -> bytes:
+    async def describe(_: bytes, __: Call) -> bytes:
         return docs
 
-    async def tell(_: bytes, __: str) -> bytes:
+    async def tell(_: bytes, __: Call) -> bytes:
         return msgspec.json.encode(router.served())
 
-    async def measure(_: bytes, __: str) -> bytes:
+    async def measure(_: bytes, __: Call) -> bytes:
         return metrics.text()
 
     return {
@@ -39,16 +41,23 @@ def routes(router: Router, metrics: Metrics) -> Mapping[str, Route]:
         "/v1/popular": _post(PopularRequest, router.default.popular),
         "/v1/release": Route(method="GET", handler=tell),
         "/docs.json": Route(method="GET", handler=describe),
-        "/metrics": Route(method="GET", handler=measure, content_type=CONTENT_TYPE.encode()),
+        "/metrics": Route(
+            method="GET",
+            handler=measure,
+            content_type=CONTENT_TYPE.encode(),
+            scope=METRICS if router.default.settings.private_metrics else None,
+        ),
         **web.routes(),
     }
 
 
-def _post(body: type[T], answer: Callable[[T, str], Awaitable[object]]) -> Route:
+def _post(
+    body: type[T], answer: Callable[[T, str], Awaitable[object]], scope: str = RECOMMEND
+) -> Route:
     decoder, encoder = msgspec.json.Decoder(body), msgspec.json.Encoder()
 
-    async def handle(raw: bytes, request_id: str) -> bytes:
-        return encoder.encode(await answer(decode(raw, decoder), request_id))
+    async def handle(raw: bytes, call: Call) -> bytes:
+        return encoder.encode(await answer(decode(raw, decoder), call.request_id))
 
     handler: Handler = handle
-    return Route(method="POST", handler=handler)
+    return Route(method="POST", handler=handler, scope=scope)

@@ -17,8 +17,11 @@ from dataclasses import replace
 import bentoml
 from bentoml.exceptions import BentoMLException
 
+from bento import log
+from bento.access import Keyring
 from bento.answering import Answering
-from bento.app import BODY_S, App
+from bento.app import App
+from bento.body import BODY_S
 from bento.follow import Follower
 from bento.metrics import Metrics
 from bento.routes import routes
@@ -82,14 +85,21 @@ class Recserve:
     def check() -> None:
         """Before any process starts: what cannot be served ends `bentoml serve`, in one line."""
         try:
-            answering = start()
+            settings = start().settings
+            if settings.keys is not None:
+                Keyring(settings.keys)
         except RecserveError as error:
             raise BentoMLException(str(error)) from error
         # The worker of a built bento starts in another folder.
-        os.environ["RECSERVE_REPOSITORY"] = str(answering.settings.repository)
+        os.environ["RECSERVE_REPOSITORY"] = str(settings.repository)
+        if settings.keys is not None:
+            os.environ["RECSERVE_KEYS"] = str(settings.keys)
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def begin(self) -> None:
+        settings = Settings.from_environment()
+        log.configure(settings.log_level, settings.log_format)
+        APP.obey(settings)
         self.follower = Follower(start(), start, start_variant, serve, METRICS.variants)
         self.following = asyncio.create_task(self.follower.run())
         # What is loaded stays: the collector need not walk through it again, and

@@ -24,6 +24,8 @@ TYPES = {
     ".css": b"text/css; charset=utf-8",
     ".svg": b"image/svg+xml",
 }
+
+
 @cache
 def routes() -> dict[str, Route]:
     """`/` and `/web/NAME` for every file of the page."""
