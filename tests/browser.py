@@ -35,7 +35,7 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Watched:
     """The page of the service at `url`, and what it did that it should not do."""
 
