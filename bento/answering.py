@@ -1,9 +1,10 @@
-"""A checked request -> its answer: ask the model, or fall back to popular items.
+"""A checked request -> its answer: ask a model, or fall back to popular items.
 
     request -> preprocess -> Triton (joined with others) -> postprocess -> answer
                                  └ away, late or refused -> popular items, fallback: true
 
-A well-formed request always gets an answer inside its deadline. Knows no HTTP.
+A well-formed request always gets an answer inside its deadline; what it lacks of what was
+asked for stands in its `notes`. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -11,19 +12,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
+from msgspec.structs import replace
 
 from bento import metrics as measured
 from bento import postprocess, preprocess
+from bento.asking import Models
+from bento.explaining import reasons, wording
 from bento.metrics import Metrics
-from bento.schemas import PopularRequest, RecommendRequest, window
+from bento.postprocess import Ranked
+from bento.preprocess import Question, Selection
+from bento.schemas import (
+    PopularRequest,
+    RankRequest,
+    RecommendRequest,
+    SimilarRequest,
+    window,
+)
 from bento.settings import Settings
-from client.join import Joiner
-from client.service import Answer, Item
+from client.api import Answer, Item, Reason
 from client.tensors import Triton
-from recommender.contract import Array
+from recommender.contract import RANKER, SIMILAR_ITEMS, Array
 from recommender.errors import NotFound, RecserveError, Unavailable
-from recommender.features import Request, tensors
+from recommender.features import Request
 from recommender.release import Release
 from recommender.variants import DEFAULT
 
@@ -31,8 +45,11 @@ log = logging.getLogger("bentoml.recserve")
 
 POPULARITY = "popularity"  # the model's name in answers that no model gave
 MARGIN_S = 0.02  # of a deadline, at most a fifth, left for the answer itself
-WARM_UP_S = 10.0
 PROBE_PAUSE_S = 0.2
+
+# Words of Answer.notes.
+EXPLANATIONS = "explanations"  # not every item has the reason that was asked for
+ONLY = "only"  # the allow-list was applied to the model's best: listed items may be missing
 
 
 @dataclass(kw_only=True, eq=False)
@@ -50,43 +67,83 @@ class Answering:
 
     def __post_init__(self) -> None:
         self._default_model = self._known(self.settings.model or self.release.models[0])
-        self._joiner = Joiner(self.triton, max_rows=self.release.limits.max_batch_size)
+        self._models = Models(self.release, self.triton)
+        self._wording = wording(self.release)
 
     async def recommend(self, asked: RecommendRequest, request_id: str) -> Answer:
         """Raises BadInput for a part beyond K, NotFound for a model the release lacks."""
-        began = asyncio.get_running_loop().time()
+        until = self._until(asked.deadline_ms)
         part = window(asked, self.release.limits.answers)
         model = self._default_model if asked.model is None else self._known(asked.model)
         question = preprocess.question(asked, self.release, now=int(time.time()))
-        deadline = (asked.deadline_ms or self.settings.deadline_ms) / 1000
-        until = began + deadline - min(MARGIN_S, deadline / 5)
-        fallback = False
-        if question.selection.impossible:
-            items: list[Item] = []
-        else:
-            try:
-                items = await self._ranked(model, question, part, until)
-                self._recovered()
-            except RecserveError as error:
-                self._lost(error, late=asyncio.get_running_loop().time() >= until - 0.005)
-                items, fallback = self._popular(question.selection, part), True
-        return self._answer(
-            items, question.selection, request_id, POPULARITY if fallback else model, fallback
+        selection, wishes, notes = question.selection, question.wishes, list[str]()
+        if selection.only is not None and self._models.has(RANKER):
+            model = self._models.named(RANKER)
+        work = self._best(model, question, until, notes)
+        found = await self._or_none(work, until, some=not selection.impossible)
+        fallback = found is None
+        if found is None:
+            # As many as of a model: wishes read all of them, whatever part is asked for.
+            model, found = POPULARITY, self._popular(selection, self.release.limits.answers)
+        arranged = postprocess.arranged(found, wishes, self.release.catalogue, part.stop)
+        items = self._items(arranged.where(part), part.start, wishes.pinned)
+        if asked.explain:
+            items = await self._explained(items, question.request, fallback, until, notes)
+        return self._answer(items, selection.ignored, request_id, model, fallback, notes)
+
+    async def similar(self, asked: SimilarRequest, request_id: str) -> Answer:
+        """Raises BadInput for a part beyond K, NotFound for an item the release lacks."""
+        until = self._until(asked.deadline_ms)
+        part = window(asked, self.release.limits.answers)
+        item = self.release.catalogue.index(asked.item_id)
+        if not item:
+            raise NotFound(
+                f"release {self.release.version} has no item {asked.item_id!r}",
+                remedy=f"Name one of its {self.release.items} items.",
+                field="item_id",
+                value=asked.item_id,
+            )
+        model = self._models.named(SIMILAR_ITEMS)
+        selection = preprocess.select(asked.filter, self.release.catalogue)
+        question = preprocess.narrowed(selection, Request(), self.release)
+        notes = list[str]()
+        work = self._similar(item, question, until, notes)
+        found = await self._or_none(work, until, some=not selection.impossible)
+        fallback = found is None
+        if found is None:
+            model, itself = POPULARITY, np.array([item])
+            found = self._popular(selection.without(itself), part.stop)
+        items = self._items(found.where(part), part.start)
+        return self._answer(items, selection.ignored, request_id, model, fallback, notes)
+
+    async def rank(self, asked: RankRequest, request_id: str) -> Answer:
+        """All candidates that the release knows. Raises NotFound where it has no ranker."""
+        until = self._until(asked.deadline_ms)
+        model = self._models.named(RANKER)
+        request, candidates, ignored = preprocess.candidates(
+            asked, self.release, now=int(time.time())
         )
+        work = self._models.ranked(request, candidates, until)
+        found = await self._or_none(work, until, some=len(candidates) > 0)
+        fallback = found is None
+        if found is None:
+            catalogue = self.release.catalogue
+            order = np.lexsort((candidates, -catalogue.popularity[candidates - 1]))
+            model, found = POPULARITY, postprocess.popular(catalogue, candidates[order])
+        return self._answer(self._items(found, 0), ignored, request_id, model, fallback, [])
 
     async def popular(self, asked: PopularRequest, request_id: str) -> Answer:
         part = window(asked, self.release.limits.answers)
         selection = preprocess.select(asked.filter, self.release.catalogue)
-        items = self._popular(selection, part)
-        return self._answer(items, selection, request_id, POPULARITY, False)
+        found = self._popular(selection, part.stop)
+        items = self._items(found.where(part), part.start)
+        return self._answer(items, selection.ignored, request_id, POPULARITY, False, [])
 
     async def become_ready(self) -> None:
         """Asks Triton until it has answered at every history length once, then returns."""
         while not self.ready:
             try:
-                for length in self.release.limits.length_buckets:
-                    inputs = tensors([Request()], self.release.limits, length=length)
-                    await self._infer(self._default_model, inputs, timeout_s=WARM_UP_S)
+                await self._models.warm_up(self._default_model)
             except RecserveError as error:
                 self.missing = str(error)
                 log.debug("not ready: %s", error)
@@ -96,46 +153,111 @@ class Answering:
                 log.info("release %d answers at %s", self.release.version, self.triton.address)
 
     async def close(self) -> None:
-        await self._joiner.close()
-        await self.triton.close()
+        await self._models.close()
 
-    async def _ranked(
-        self, model: str, question: preprocess.Question, part: slice, until: float
-    ) -> list[Item]:
-        inputs = tensors([question.request], self.release.limits)
-        left = until - asyncio.get_running_loop().time()
-        outputs = await self._infer(model, inputs, timeout_s=max(left, 0.0))
+    # --- what the models say
+
+    async def _or_none(
+        self, work: Coroutine[None, None, Ranked], until: float, *, some: bool
+    ) -> Ranked | None:
+        """None where no model answers in time. Without `some` item to expect, none is asked."""
+        if not some:
+            work.close()
+            return Ranked(postprocess.NO_ITEMS, np.zeros(0, np.float32))
+        try:
+            found = await work
+        except RecserveError as error:
+            self._lost(error, late=asyncio.get_running_loop().time() >= until - 0.005)
+            return None
+        self._recovered()
+        return found
+
+    async def _best(self, model: str, question: Question, until: float, notes: list[str]) -> Ranked:
+        """K items at most. An allow-list is what the ranker puts in order, where there is one."""
+        only, request, limits = question.selection.only, question.request, self.release.limits
+        if only is not None and self._models.has(RANKER):
+            found = await self._models.ranked(request, only, until)
+            return found.where(slice(limits.answers))
+        return await self._narrowed(lambda r: self._models.best(model, r, until), question, notes)
+
+    async def _similar(
+        self, item: int, question: Question, until: float, notes: list[str]
+    ) -> Ranked:
+        return await self._narrowed(lambda r: self._models.similar(item, r, until), question, notes)
+
+    async def _narrowed(
+        self, ask: Callable[[Request], Awaitable[Ranked]], question: Question, notes: list[str]
+    ) -> Ranked:
+        """The answer of a model that takes exclusions: an allow-list is the exclusion of all
+        others where they fit into the request, and chosen from the model's best where not."""
+        only, request = question.selection.only, question.request
+        if only is not None:
+            alone = preprocess.nothing_but(only, request, self.release.limits, self.release.items)
+            if alone is not None:
+                return await ask(alone)
+        found = await ask(request)
         if len(question.overflow):
             self.metrics.overflow.inc(len(question.overflow))
-        item, score = outputs["item"][0], outputs["score"][0]
-        ranked = postprocess.ranked(item, score, question.overflow, part.stop)
-        return postprocess.items(ranked, part, self.release.catalogue)
+            found = postprocess.without(found, question.overflow)
+        if only is not None:
+            found = found.where(np.isin(found.item, only))
+            notes.append(ONLY)
+        return found
 
-    async def _infer(
-        self, model: str, inputs: dict[str, Array], *, timeout_s: float
-    ) -> dict[str, Array]:
-        outputs = await self._joiner.infer(model, self.release.version, inputs, timeout_s=timeout_s)
-        if not outputs.keys() >= {"item", "score"}:
-            raise Unavailable(
-                f"model {model} answers {sorted(outputs)}, not item and score",
-                remedy="Serve a model that meets the contract.",
-            )
-        return outputs
+    async def _explained(
+        self,
+        items: list[Item],
+        request: Request,
+        fallback: bool,
+        until: float,
+        notes: list[str],
+    ) -> list[Item]:
+        """With reasons, where the explainer answers in time; popular and pinned items have none:
+        they are not shown for their score."""
+        wanted = [item for item in items if not item.pinned]
+        some = [] if fallback else wanted[: self.release.limits.explained]
+        given: dict[str, Reason] = {}
+        if some and self._wording is not None:
+            indexes = self.release.catalogue.indexes(item.item_id for item in some)
+            try:
+                parts = await self._models.explained(request, indexes, until)
+            except RecserveError as error:
+                log.debug("no reasons: %s", error)
+            else:
+                found = reasons(parts, self._wording)
+                given = {item.item_id: why for item, why in zip(some, found, strict=True)}
+        if len(given) < len(wanted):
+            notes.append(EXPLANATIONS)
+        return [replace(item, reason=given.get(item.item_id)) for item in items]
 
-    def _popular(self, selection: preprocess.Selection, part: slice) -> list[Item]:
+    def _popular(self, selection: Selection, stop: int) -> Ranked:
         catalogue = self.release.catalogue
         indexes = catalogue.popular(
-            part.stop, exclude=selection.exclude.tolist(), categories=selection.categories
+            stop,
+            exclude=selection.exclude,
+            categories=selection.categories,
+            only=selection.only,
         )
-        return postprocess.items(postprocess.popular(catalogue, indexes), part, catalogue)
+        return postprocess.popular(catalogue, np.array(indexes, np.int64))
+
+    # --- the answer
+
+    def _until(self, deadline_ms: int | None) -> float:
+        """When the models must have answered, by the loop's clock."""
+        deadline = (deadline_ms or self.settings.deadline_ms) / 1000
+        return asyncio.get_running_loop().time() + deadline - min(MARGIN_S, deadline / 5)
+
+    def _items(self, part: Ranked, before: int, pinned: Array = postprocess.NO_ITEMS) -> list[Item]:
+        return postprocess.items(part, self.release.catalogue, first=before + 1, pinned=pinned)
 
     def _answer(
         self,
         items: list[Item],
-        selection: preprocess.Selection,
+        ignored: Sequence[str],
         request_id: str,
         model: str,
         fallback: bool,
+        notes: list[str],
     ) -> Answer:
         return Answer(
             items=items,
@@ -143,8 +265,9 @@ class Answering:
             model=model,
             variant=self.variant,
             fallback=fallback,
-            ignored=list(selection.ignored),
+            ignored=list(ignored),
             request_id=request_id,
+            notes=notes,
         )
 
     def _known(self, model: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from bento.schemas import DEFAULT_N, PopularRequest, RecommendRequest
-from client.service import Answer, Refusal, Served
+from client.api import Answer, Refusal, Served
 
 ERRORS = {
     "400": "The body is outside the schema; `field` names where.",

@@ -17,7 +17,13 @@ from bento.access import Call
 from bento.app import Handler, Route
 from bento.keys import METRICS, RECOMMEND
 from bento.metrics import CONTENT_TYPE, Metrics
-from bento.schemas import PopularRequest, RecommendRequest, decode
+from bento.schemas import (
+    PopularRequest,
+    RankRequest,
+    RecommendRequest,
+    SimilarRequest,
+    decode,
+)
 from bento.variants import Router
 
 T = TypeVar("T")
@@ -38,6 +44,8 @@ def routes(router: Router, metrics: Metrics) -> Mapping[str, Route]:
 
     return {
         "/v1/recommend": _post(RecommendRequest, router.recommend),
+        "/v1/similar": _post(SimilarRequest, router.similar),
+        "/v1/rank": _post(RankRequest, router.rank),
         "/v1/popular": _post(PopularRequest, router.default.popular),
         "/v1/release": Route(method="GET", handler=tell),
         "/docs.json": Route(method="GET", handler=describe),

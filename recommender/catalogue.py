@@ -99,10 +99,18 @@ class Catalogue:
         return np.argsort(-self.popularity, kind="stable").astype(np.int64) + 1
 
     def popular(
-        self, n: int, *, exclude: Sequence[int] = (), categories: Iterable[str] | None = None
+        self,
+        n: int,
+        *,
+        exclude: Sequence[int] | Array = (),
+        categories: Iterable[str] | None = None,
+        only: Array | None = None,
     ) -> list[int]:
-        """The `n` most popular indexes outside `exclude`, of any of `categories` if given."""
+        """The `n` most popular indexes outside `exclude`, of any of `categories` if given, and
+        among `only` if given."""
         order = self.by_popularity
+        if only is not None:
+            order = order[np.isin(order, only)]
         if categories is not None:
             wanted = self.category_mask(categories)
             order = order[(self.category_words_table[order] & wanted).any(axis=1)]
