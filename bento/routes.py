@@ -32,12 +32,16 @@ T = TypeVar("T")
 def routes(router: Router, metrics: Metrics) -> Mapping[str, Route]:
     """Everything the service answers, /livez and /readyz aside."""
     docs = openapi.document(router.default.release.limits.answers)
+    all_categories = msgspec.json.encode(router.categories())
 
     async def describe(_: bytes, __: Call) -> bytes:
         return docs
 
     async def tell(_: bytes, __: Call) -> bytes:
         return msgspec.json.encode(router.served())
+
+    async def list_categories(_: bytes, __: Call) -> bytes:
+        return all_categories
 
     async def measure(_: bytes, __: Call) -> bytes:
         return metrics.text()
@@ -48,6 +52,7 @@ def routes(router: Router, metrics: Metrics) -> Mapping[str, Route]:
         "/v1/rank": _post(RankRequest, router.rank),
         "/v1/popular": _post(PopularRequest, router.default.popular),
         "/v1/release": Route(method="GET", handler=tell),
+        "/v1/categories": Route(method="GET", handler=list_categories, scope=RECOMMEND),
         "/docs.json": Route(method="GET", handler=describe),
         "/metrics": Route(
             method="GET",

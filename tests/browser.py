@@ -56,7 +56,7 @@ class Watched:
     def settled(self) -> None:
         """Nothing is asked any more."""
         self.page.wait_for_load_state("networkidle")
-        self.page.wait_for_selector("#lists[aria-busy=false]", state="attached")
+        self.page.wait_for_selector("#lists:not([aria-busy=true])", state="attached")
 
     def ask_for(self, user: str) -> None:
         with self.answered():

@@ -51,9 +51,11 @@ function question(choice) {
 
 function show(choices, answers, another, said) {
   const before = another ? null : lists[0]?.ranks;
-  lists = answers.map((_, at) => lists[at] ?? new RankedList({ pick }));
-  $("lists").replaceChildren(...lists.map((list) => list.element));
-  $("lists").classList.toggle("two", lists.length > 1);
+  if (lists.length !== answers.length) {
+    lists = answers.map((_, at) => lists[at] ?? new RankedList({ pick }));
+    $("lists").replaceChildren(...lists.map((list) => list.element));
+    $("lists").classList.toggle("two", lists.length > 1);
+  }
   const [left, right] = answers;
   lists[0].show(label(choices[0]), left, right ? null : before);
   if (right) lists[1].show(label(choices[1]), right, lists[0].ranks, true);
