@@ -51,7 +51,7 @@ def routes(router: Router, metrics: Metrics) -> Mapping[str, Route]:
         "/v1/similar": _post(SimilarRequest, router.similar),
         "/v1/rank": _post(RankRequest, router.rank),
         "/v1/popular": _post(PopularRequest, router.default.popular),
-        "/v1/release": Route(method="GET", handler=tell),
+        "/v1/release": Route(method="GET, POST", handler=tell),
         "/v1/categories": Route(method="GET", handler=list_categories, scope=RECOMMEND),
         "/docs.json": Route(method="GET", handler=describe),
         "/metrics": Route(

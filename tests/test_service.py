@@ -289,6 +289,8 @@ def test_docs_describe_every_route_with_its_limits_and_errors(service: Service) 
     assert docs["openapi"].startswith("3.")
     assert docs["paths"].keys() == {
         "/v1/recommend",
+        "/v1/similar",
+        "/v1/rank",
         "/v1/popular",
         "/v1/release",
         "/livez",
@@ -297,7 +299,8 @@ def test_docs_describe_every_route_with_its_limits_and_errors(service: Service) 
         "/docs.json",
     }
     recommend = docs["paths"]["/v1/recommend"]["post"]
-    assert recommend["responses"].keys() == {"200", "400", "404", "405", "408", "413", "415"}
+    errors = {"400", "401", "403", "404", "405", "408", "413", "415", "429", "500"}
+    assert recommend["responses"].keys() == {"200", *errors}
     schemas = docs["components"]["schemas"]
     n = schemas["RecommendRequest"]["properties"]["n"]
     assert (n["minimum"], n["maximum"], n["default"]) == (1, LIMITS.answers, 10)
