@@ -1,0 +1,89 @@
+"""The event store: SQLite by default, Redis for several services. docs/events.md explains it.
+
+Callers need `connect`, `reading` and the types of base.py; the backends are imported when a
+URL names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bento.store.base import (
+    DEFAULT_URL,
+    Blocked,
+    Clicks,
+    Counted,
+    Event,
+    Impression,
+    Keep,
+    Person,
+    Reader,
+    Store,
+)
+from recommender.errors import BadInput
+
+__all__ = [
+    "DEFAULT_URL",
+    "Blocked",
+    "Clicks",
+    "Counted",
+    "Event",
+    "Impression",
+    "Keep",
+    "Person",
+    "Reader",
+    "Store",
+    "connect",
+    "reading",
+    "sqlite_path",
+]
+_SQLITE = "sqlite:///"
+_REDIS = ("redis://", "rediss://")
+
+
+def connect(url: str, *, keep: Keep = Keep()) -> Store:  # noqa: B008 - frozen
+    """The store that a service uses. Raises BadInput for another kind of URL, MachineError for
+    a store that this service must not use; a store that is away shows at the first use."""
+    path = sqlite_path(url)
+    if path is not None:
+        from bento.store.sqlite import SqliteStore
+
+        return SqliteStore(path, keep)
+    from bento.store.redis import RedisStore
+
+    return RedisStore(url, keep)
+
+
+@contextmanager
+def reading(url: str) -> Iterator[Reader]:
+    """The whole store for a command. Raises as connect(), and Unavailable where it is away."""
+    path = sqlite_path(url)
+    reader: Reader
+    if path is not None:
+        from bento.store.sqlite import SqliteReader
+
+        reader = SqliteReader(path)
+    else:
+        from bento.store.redis_reading import RedisReader
+
+        reader = RedisReader(url)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of an SQLite URL, None for a Redis one. Raises BadInput for any other."""
+    if url.startswith(_SQLITE) and len(url) > len(_SQLITE):
+        return Path(url.removeprefix(_SQLITE))
+    if url.startswith(_REDIS) and len(url) > len("rediss://"):
+        return None
+    scheme = url.partition("://")[0] if "://" in url else url  # the rest may hold a password
+    raise BadInput(
+        f"no event store is meant by {scheme!r}",
+        remedy="Write sqlite:///path (sqlite:////absolute/path) or redis://host:port/db.",
+        field="store",
+    )
