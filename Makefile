@@ -1,4 +1,4 @@
-# The same commands locally and in CI. Nothing here calls a system package manager.
+# The same commands locally and in CI. Only make test asks for system packages (PROGRAMS).
 #   make install   .venv with everything          make test   what .ci/run runs
 #   make up        data, train, export, serve      make clean  forget what was made
 
@@ -10,7 +10,11 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test test-faults lint bench-graph bench-triton constraints configs clean
+# What the tests run and pip does not bring, as command:Debian package: a browser for the page,
+# and what checks its scripts.
+PROGRAMS := chromium:chromium node:nodejs
+
+.PHONY: install up test test-faults programs lint bench-graph bench-triton constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -32,12 +36,19 @@ $(STAMP): pyproject.toml constraints.txt
 up: install
 	@exec $(BIN)/recserve up --port $(PORT)
 
-test: lint
+test: lint programs
 	$(BIN)/pytest
 
 # What make test does a few times, hundreds of times: kills, promotions under load.
-test-faults: install
+test-faults: install programs
 	$(BIN)/pytest -m faults --timeout 3600
+
+# Installs those that are missing, where that can be done (Debian and the like, as root).
+programs:
+	@missing=$$(for program in $(PROGRAMS); do \
+		command -v $${program%%:*} >/dev/null || echo $${program##*:}; done); \
+	test -z "$$missing" || { echo "make test needs" $$missing; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing; }
 
 # The exported graph alone in ONNX Runtime; REPOSITORY holds a release (default: make up's).
 REPOSITORY ?= model_repository
@@ -49,7 +60,6 @@ bench-triton: install
 	$(BIN)/python benchmarks/triton_rates.py $(REPOSITORY)
 
 lint: install
-	@echo "make test needs no system packages beyond those of make install."
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

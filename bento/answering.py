@@ -159,6 +159,9 @@ class Answering:
     async def popular(self, asked: PopularRequest, request_id: str) -> Answer:
         part = window(asked, self.release.limits.answers)
         selection = self._selected(asked)
+        if asked.text is not None:  # a million titles take a while
+            holding = await asyncio.to_thread(self.release.catalogue.holding, asked.text)
+            selection = selection.among(holding)
         found = self._popular(selection, part.stop)
         items = self._items(found.where(part), part.start)
         return self._answer(items, selection.ignored, request_id, POPULARITY, False, [])

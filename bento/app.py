@@ -54,6 +54,7 @@ class Route:
     handler: Handler
     content_type: bytes = JSON
     scope: str | None = None  # of the key that it takes; None: open to anybody
+    etag: bytes | None = None  # of an answer that stays as it is: kept, but asked for each time
     methods: frozenset[str] = field(init=False)
     headers: Headers = field(init=False)  # of its answers
 
@@ -62,6 +63,8 @@ class Route:
         object.__setattr__(self, "methods", methods | ({"HEAD"} if "GET" in methods else set()))
         html = self.content_type.startswith(b"text/html")
         headers = ((b"content-type", self.content_type), NOSNIFF, *(PAGE if html else ()))
+        if self.etag is not None:
+            headers += ((b"etag", self.etag), (b"cache-control", b"no-cache"))
         object.__setattr__(self, "headers", headers)
 
 
@@ -146,6 +149,8 @@ class App:
             self._gate.within_rate(asked.call.key, asked.client)
             asked.body = body = await bodies.read(headers, receive, self._body_s)
             asked.began = perf_counter()  # how long a client takes to send is not our time
+        if route.etag is not None and route.etag in headers.get(b"if-none-match", b""):
+            return 304, route.headers, b""
         return 200, route.headers, await route.handler(body, asked.call)
 
     def _log(self, asked: _Asked, status: int, answer: bytes) -> None:
@@ -186,7 +191,7 @@ async def _reply(
     """Where a body comes that nobody wants, the connection ends with this answer."""
     unread = asked.body is None and bodies.unread(asked.headers)
     headers.append((b"x-request-id", asked.call.request_id.encode()))
-    if status != 204:
+    if status not in (204, 304):
         headers.append((b"content-length", str(len(body)).encode()))
     if unread or status == 408:
         headers.append((b"connection", b"close"))

@@ -45,6 +45,11 @@ class Selection:
             only=None if only is None else only[~np.isin(only, seen)],
         )
 
+    def among(self, items: Array) -> Selection:
+        """Nothing but `items` [n], distinct."""
+        only = items if self.only is None else self.only[np.isin(self.only, items)]
+        return replace(self, only=only)
+
     def allows(self, items: Array, catalogue: Catalogue) -> Array:
         """[n] bool of `items` [n]."""
         allowed = ~np.isin(items, self.exclude)

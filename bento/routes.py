@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from bento import openapi
+from bento import openapi, web
 from bento.access import Call
 from bento.acts import Acts
 from bento.app import Handler, Route
@@ -45,11 +45,16 @@ def routes(router: Router, metrics: Metrics) -> Mapping[str, Route]:
         memory.impressions.note(answer, asked.user_id)
         return answer
 
+    all_categories = msgspec.json.encode(router.categories())
+
     async def describe(_: bytes, __: Call) -> bytes:
         return docs
 
     async def tell(_: bytes, __: Call) -> bytes:
         return msgspec.json.encode(router.served())
+
+    async def list_categories(_: bytes, __: Call) -> bytes:
+        return all_categories
 
     async def measure(_: bytes, __: Call) -> bytes:
         return metrics.text()
@@ -64,6 +69,7 @@ def routes(router: Router, metrics: Metrics) -> Mapping[str, Route]:
         "/v1/forget": _post(UserRequest, acts.forget, ADMIN),
         "/v1/blocked": _post(BlockedRequest, acts.block, ADMIN),
         "/v1/release": Route(method="GET, POST", handler=tell),
+        "/v1/categories": Route(method="GET", handler=list_categories, scope=RECOMMEND),
         "/docs.json": Route(method="GET", handler=describe),
         "/metrics": Route(
             method="GET",
@@ -71,6 +77,7 @@ def routes(router: Router, metrics: Metrics) -> Mapping[str, Route]:
             content_type=CONTENT_TYPE.encode(),
             scope=METRICS if router.default.settings.private_metrics else None,
         ),
+        **web.routes(),
     }
 
 

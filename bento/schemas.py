@@ -160,6 +160,10 @@ class PopularRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     n: HowMany = UNSET
     offset: Offset = 0
     filter: Filter = Filter()
+    text: Annotated[
+        Annotated[str, Meta(max_length=100)] | None,
+        Meta(description="Words that an item's title or id must hold, all of them."),
+    ] = None
 
 
 class EventBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

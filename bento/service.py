@@ -56,7 +56,9 @@ def _answering(
     settings: Settings, memory: Memory, version: int | None, metrics: Metrics, variant: str
 ) -> Answering:
     release = read_release(settings.repository, version)
-    _ = release.catalogue.category_words_table, release.catalogue.by_popularity, release.users
+    catalogue = release.catalogue
+    _ = catalogue.category_words_table, catalogue.by_popularity, catalogue.category_sizes
+    _ = release.users
     return Answering(
         settings=settings,
         release=release,

@@ -41,6 +41,7 @@ class Settings:
     log_level: str = "info"  # RECSERVE_LOG_LEVEL
     log_format: str = "text"  # RECSERVE_LOG_FORMAT
     log_requests: bool = False  # RECSERVE_LOG_REQUESTS: a line each
+    example_users: tuple[str, ...] = ()  # RECSERVE_EXAMPLE_USERS, ids that the page may offer
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -108,6 +109,10 @@ def _rate(name: str, text: str) -> float:
     return float(text)
 
 
+def _ids(_: str, text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def _origins(name: str, text: str) -> tuple[str, ...]:
     """As browsers send them; `*` is any."""
     origins = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
@@ -144,4 +149,5 @@ PARSERS: Mapping[str, Parser] = {
     "log_level": _one_of("debug", "info", "warning", "error"),
     "log_format": _one_of("text", "json"),
     "log_requests": _flag,
+    "example_users": _ids,
 }

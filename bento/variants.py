@@ -20,7 +20,16 @@ from bento.answering import Answering
 from bento.canary import Judge, Outcome
 from bento.metrics import VariantMetrics
 from bento.schemas import RankRequest, RecommendRequest, SimilarRequest
-from client.api import SERVING, STARTING, STOPPED, Answer, Served, ServedVariant
+from client.api import (
+    SERVING,
+    STARTING,
+    STOPPED,
+    Answer,
+    Categories,
+    Category,
+    Served,
+    ServedVariant,
+)
 from recommender.errors import NotFound, RecserveError
 from recommender.variants import CANARY, DEFAULT, SHADOW, Variant, copied, drawn
 
@@ -125,6 +134,17 @@ class Router:
             since=self._since,
             changed=self._changed,
             variants=[live.served() for live in self.variants],
+            recommenders=list(release.recommenders),
+            example_users=list(self.default.settings.example_users),
+        )
+
+    def categories(self) -> Categories:
+        """Of the default: a variant's catalogue may differ."""
+        release = self.default.release
+        sizes = release.catalogue.category_sizes
+        return Categories(
+            release=release.version,
+            categories=[Category(category=name, items=items) for name, items in sizes],
         )
 
     async def recommend(self, asked: RecommendRequest, request_id: str) -> Answer:

@@ -89,6 +89,20 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     since: float  # unix seconds: answers with this release from then on
     changed: float = 0.0  # unix seconds: neither this nor which variants there are changed since
     variants: list[ServedVariant] = []
+    recommenders: list[str] = []  # of `models`, those that /v1/recommend takes
+    example_users: list[str] = []  # ids that the operator lets the page offer
+
+
+class Category(msgspec.Struct, frozen=True, kw_only=True):
+    category: str
+    items: int  # that are of it
+
+
+class Categories(msgspec.Struct, frozen=True, kw_only=True):
+    """The categories of the release that answers now, the largest first."""
+
+    release: int
+    categories: list[Category]
 
 
 class EventsAccepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,6 +229,7 @@ class PopularBody(TypedDict, total=False):
     n: int
     offset: int
     filter: FilterBody
+    text: str  # words that title or id must hold
 
 
 class EventBody(TypedDict, total=False):

@@ -29,6 +29,7 @@ from client.api import (
     STOPPED,
     Answer,
     BlockedItems,
+    Categories,
     EventBody,
     EventsAccepted,
     Fault,
@@ -117,6 +118,10 @@ class RecserveClient:
         body = {"add": add, "remove": remove}
         return self._ask("/v1/blocked", BlockedItems, body, repeat=not (add or remove))
 
+    def categories(self) -> Categories:
+        """Every category of the release that answers now, the largest first."""
+        return self._ask("/v1/categories", Categories)
+
     def release(self) -> Served:
         """The release that answers now."""
         return self._ask("/v1/release", Served)
@@ -201,6 +206,10 @@ class AsyncRecserveClient:
         """The item ids that nobody is shown, after some were added and others removed."""
         body = {"add": add, "remove": remove}
         return await self._ask("/v1/blocked", BlockedItems, body, repeat=not (add or remove))
+
+    async def categories(self) -> Categories:
+        """Every category of the release that answers now, the largest first."""
+        return await self._ask("/v1/categories", Categories)
 
     async def release(self) -> Served:
         """The release that answers now."""
