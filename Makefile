@@ -14,7 +14,7 @@ STAMP := .venv/.installed
 # and what checks its scripts.
 PROGRAMS := chromium:chromium node:nodejs
 
-.PHONY: install up test test-faults programs lint bench-graph bench-triton constraints configs clean
+.PHONY: install up test test-faults programs lint bench-graph bench-triton bench-diversity constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -58,6 +58,12 @@ bench-graph: install
 # Triton against ONNX Runtime alone, and with dynamic batching against without.
 bench-triton: install
 	$(BIN)/python benchmarks/triton_rates.py $(REPOSITORY)
+
+# What diversity costs; RUN is of `recserve evaluate DATA --protocol leave-one-out`.
+DATA ?= data/ml-100k
+RUN ?= reports/ml-100k/runs/leave-one-out-deep
+bench-diversity: install
+	$(BIN)/python benchmarks/diversity.py $(DATA) $(RUN)
 
 lint: install
 	$(BIN)/ruff check .
