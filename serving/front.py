@@ -1,4 +1,5 @@
-"""Where and how BentoML is reached on this machine: address, certificate, file of keys.
+"""Where and how BentoML is reached on this machine: address, certificate, file of keys; and
+where it keeps events.
 
 Checked before anything starts. What it answers is `bento/`'s, who starts it `stack.py`'s.
 """
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bento import keys as keys_file
+from bento.store import DEFAULT_URL, sqlite_path
 from client.trust import pinned
 from recommender.errors import BadInput
 
@@ -55,6 +57,7 @@ class Front:
     port: int = 3000
     tls: Tls | None = None
     keys: Path | None = None  # None: as the environment says
+    store: str = DEFAULT_URL  # empty: none
 
     @property
     def url(self) -> str:
@@ -67,7 +70,9 @@ class Front:
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
 
     def check(self) -> None:
-        """Raises BadInput for keys that cannot be used."""
+        """Raises BadInput for keys that cannot be used, and for no URL of a store."""
+        if self.store:
+            sqlite_path(self.store)
         if path := self._keys():
             keys_file.read(path)
 
@@ -81,8 +86,9 @@ class Front:
 
     def environment(self) -> dict[str, str]:
         """Of its process, which starts in another folder."""
-        path = self._keys()
-        return {} if path is None else {"RECSERVE_KEYS": str(path)}
+        keys, file = self._keys(), sqlite_path(self.store) if self.store else None
+        store = self.store if file is None else f"sqlite:///{file.absolute()}"
+        return {"RECSERVE_STORE": store} | ({} if keys is None else {"RECSERVE_KEYS": str(keys)})
 
     def ready(self) -> str | None:
         """None once /readyz says 200, else what it said."""

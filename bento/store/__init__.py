@@ -79,7 +79,7 @@ def sqlite_path(url: str) -> Path | None:
     """The file of an SQLite URL, None for a Redis one. Raises BadInput for any other."""
     if url.startswith(_SQLITE) and len(url) > len(_SQLITE):
         return Path(url.removeprefix(_SQLITE))
-    if url.startswith(_REDIS) and len(url) > len("rediss://"):
+    if url.startswith(_REDIS):
         return None
     scheme = url.partition("://")[0] if "://" in url else url  # the rest may hold a password
     raise BadInput(

@@ -133,7 +133,8 @@ class Writer:
     def _check(self) -> None:
         """What was written to a file that has been moved or removed is not acknowledged."""
         log = self.path.with_name(f"{self.path.name}-wal")
-        if _identity(self.path) != self._identity or not log.exists():
+        there = self.path.exists() and log.exists()
+        if not there or _identity(self.path) != self._identity:
             raise Unavailable(
                 f"the event store {self.path} was moved or removed while it was open",
                 remedy="Put it back; a restart of the service begins a new store.",

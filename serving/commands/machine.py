@@ -29,6 +29,14 @@ Keys = Annotated[
         help="API keys, made by `recserve keys add`; without it nobody needs one.",
     ),
 ]
+Store = Annotated[
+    str,
+    typer.Option(
+        envvar="RECSERVE_STORE",
+        metavar="URL",
+        help="Where events are kept: sqlite:///path or redis://host:port/db; empty: nowhere.",
+    ),
+]
 TlsCert = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Certificate of BentoML, PEM: it speaks TLS.")
 ]
@@ -91,6 +99,7 @@ def serve(
     port: Port = 3000,
     host: Host = "127.0.0.1",
     log_dir: LogDir = None,
+    store: Store = "sqlite:///.recserve/events.db",
     keys: Keys = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
@@ -104,7 +113,7 @@ def serve(
     from serving.tritonserver import Ports
 
     ports = Ports(http=http_port, grpc=grpc_port, metrics=metrics_port)
-    front = Front(host=host, port=port, tls=Tls.of(tls_cert, tls_key), keys=keys)
+    front = Front(host=host, port=port, tls=Tls.of(tls_cert, tls_key), keys=keys, store=store)
     raise typer.Exit(stack.serve(repository, front=front, ports=ports, log_dir=log_dir))
 
 
@@ -122,6 +131,7 @@ def up(
     port: Port = 3000,
     host: Host = "127.0.0.1",
     log_dir: LogDir = None,
+    store: Store = "sqlite:///.recserve/events.db",
 ) -> None:
     """Everything: data, train, export, serve; steps whose result is there are skipped.
 
@@ -133,7 +143,7 @@ def up(
     from serving.tritonserver import Ports
 
     ports = Ports(http=http_port, grpc=grpc_port, metrics=metrics_port)
-    front = Front(host=host, port=port)
+    front = Front(host=host, port=port, store=store)
     stack.check_machine(front, ports)  # before minutes of training, not after
     _prepare(data, run, repository)
 
