@@ -58,6 +58,7 @@ class Front:
     tls: Tls | None = None
     keys: Path | None = None  # None: as the environment says
     store: str = DEFAULT_URL  # empty: none
+    example_users: tuple[str, ...] = ()  # that the page may offer; (): as the environment says
 
     @property
     def url(self) -> str:
@@ -88,7 +89,12 @@ class Front:
         """Of its process, which starts in another folder."""
         keys, file = self._keys(), sqlite_path(self.store) if self.store else None
         store = self.store if file is None else f"sqlite:///{file.absolute()}"
-        return {"RECSERVE_STORE": store} | ({} if keys is None else {"RECSERVE_KEYS": str(keys)})
+        told = {"RECSERVE_STORE": store}
+        if keys is not None:
+            told["RECSERVE_KEYS"] = str(keys)
+        if self.example_users:
+            told["RECSERVE_EXAMPLE_USERS"] = ",".join(self.example_users)
+        return told
 
     def ready(self) -> str | None:
         """None once /readyz says 200, else what it said."""

@@ -114,6 +114,37 @@ def test_an_item_that_is_clicked_leaves_the_list_and_the_others_say_how_they_mov
     expect(page.page.locator(".ranked .shift").first).to_be_attached()
 
 
+def test_an_event_is_kept_for_the_user_wherever_the_next_question_comes_from(
+    browser: Browser, page: Watched, stack: Stack
+) -> None:
+    user = "a-guest-of-the-page"
+    page.ask_for(user)
+    clicked = page.titles()[0]
+    page.page.get_by_label("A click counts as").select_option("purchase")
+    with page.answered():
+        page.page.locator(".ranked .title").first.click()
+    assert page.said().startswith(f"{clicked}: purchase sent.")
+    with watched(browser, stack.url) as elsewhere:
+        elsewhere.open()
+        elsewhere.ask_for(user)
+        assert clicked not in elsewhere.titles()
+        expect(elsewhere.page.locator("#history li")).to_have_text([f"{clicked}purchase"])
+
+
+def test_a_blocked_item_is_shown_to_nobody_until_it_is_unblocked(page: Watched) -> None:
+    page.ask_for(USER)
+    before = page.titles()
+    with page.answered():
+        page.page.get_by_role("button", name=f"Block {before[1]}").click()
+    after = page.titles()
+    assert before[1] not in after
+    assert after[0] == before[0]
+    with page.answered():
+        page.page.get_by_role("button", name=f"Unblock {before[1]}").click()
+    assert page.titles() == before
+    expect(page.page.locator("#blocked-hint")).to_be_visible()
+
+
 def test_two_models_of_a_release_stand_side_by_side(page: Watched) -> None:
     page.ask_for(USER)
     with page.answered():

@@ -79,6 +79,36 @@ def test_a_browser_that_holds_a_file_is_not_sent_it_again(service: Service) -> N
     assert head.headers["etag"] == first.headers["etag"]
 
 
+def test_the_catalogue_is_asked_for_by_words_and_by_categories(
+    service: Service, keyring: tuple[Path, str]
+) -> None:
+    headers = {"Authorization": f"Bearer {keyring[1]}"}
+
+    def found(**body: object) -> list[str]:
+        reply = service.http.post("/v1/popular", json=body, headers=headers)
+        return [item["item_id"] for item in reply.json()["items"]]
+
+    assert found(text="title 2", n=3) == ["i2", "i12", "i20"]  # the most popular first
+    assert found(text="I7") == ["i7"]  # i1 to i30, of which only i1 has no title
+    assert found(text=" ", n=2) == ["i1", "i2"]
+    assert found(text="2", filter={"categories": ["Noir"], "exclude": ["i2"]}) == [
+        "i20",
+        "i23",
+        "i26",
+        "i29",
+    ]
+    assert found(text="no such words") == []
+    answer = service.http.get("/v1/categories", headers=headers).json()
+    assert answer == {
+        "release": 1,
+        "categories": [
+            {"category": name, "items": items}
+            for name, items in (("Drama", 11), ("Noir", 11), ("Comedy", 10))
+        ],
+    }
+    assert service.http.get("/v1/categories").status_code == 401
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_are_javascript(script: Path, tmp_path: Path) -> None:
     node = shutil.which("node")
@@ -112,6 +142,7 @@ def test_a_key_is_asked_for_and_a_silent_triton_is_said_so(
         expect(form).to_be_hidden()
         expect(page.page.locator(".list .notice")).to_contain_text("these are popular items")
         assert page.titles()[:2] == ["i1", "Title 2"]
+        expect(page.page.locator(".block")).to_have_count(0)  # the key may not
         expect(page.page.locator("#examples")).to_have_text("For example reader, new")
         with page.answered():
             page.page.reload()  # the key is kept in the tab
@@ -119,5 +150,6 @@ def test_a_key_is_asked_for_and_a_silent_triton_is_said_so(
         assert page.evaluate("[document.cookie, localStorage.length]") == ["", 0]
         page.page.get_by_role("button", name="Forget the key").click()
         expect(page.page.locator("#key-why")).to_have_text("This service asks for an API key.")
-        assert all("401" in trouble for trouble in page.trouble)
+        # Chromium's console tells of every refusal: of no key, and of one that may not block.
+        assert all(re.search("status of 40[13] ", trouble) for trouble in page.trouble)
         page.trouble.clear()

@@ -194,7 +194,10 @@ def test_impressions_and_clicks_are_counted_by_variant_and_release(service: Serv
         store = next(p for p in service.log.parent.glob("events.db"))
         command = ["click-through", "--store", f"sqlite:///{store}", "--json"]
         done = subprocess.run(
-            [sys.executable, "-m", "serving.cli", *command], capture_output=True, text=True, check=True
+            [sys.executable, "-m", "serving.cli", *command],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return '"clicks": 0' not in done.stdout and '"clicks"' in done.stdout
 

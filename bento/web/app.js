@@ -1,9 +1,10 @@
 // The page: controls -> a request -> one list, or two side by side; and clicks -> events.
-// Modules: asker.js (who asks), categories.js (the filter), list.js (an answer), api.js (the
-// service), dom.js (elements).
+// Modules: asker.js (who asks), categories.js (the filter), blocked.js (what nobody is shown),
+// list.js (an answer), api.js (the service), dom.js (elements).
 
 import { ApiError, ask, eventId, key } from "./api.js";
 import { Asker } from "./asker.js";
+import { Blocked } from "./blocked.js";
 import { Categories } from "./categories.js";
 import { $, calmly, el, named } from "./dom.js";
 import { RankedList } from "./list.js";
@@ -18,6 +19,7 @@ const asker = new Asker({
   pick: (item) => pick(item, null),
   failed,
 });
+const blocked = new Blocked({ changed: () => refresh(), failed });
 const categories = new Categories(() => refresh());
 
 // ---------------------------------------------------------------- asking
@@ -52,7 +54,8 @@ function question(choice) {
 function show(choices, answers, another, said) {
   const before = another ? null : lists[0]?.ranks;
   if (lists.length !== answers.length) {
-    lists = answers.map((_, at) => lists[at] ?? new RankedList({ pick }));
+    const block = blocked.allowed ? (item) => blocked.block(item) : null;
+    lists = answers.map((_, at) => lists[at] ?? new RankedList({ pick, block }));
     $("lists").replaceChildren(...lists.map((list) => list.element));
     $("lists").classList.toggle("two", lists.length > 1);
   }
@@ -79,17 +82,17 @@ const label = (choice) => choice?.dataset.name ?? "As served";
 /** An item was clicked: an event of the user, or one more item of this page's history. */
 async function pick(item, answer) {
   let said = `${named(item)} added.`;
-  if (asker.user && asker.kept) {
-    const event = $("event").value;
+  if (asker.user) {
+    const act = { event_id: eventId(), user_id: asker.user, item_id: item.item_id, event: $("event").value };
+    if (answer) act.request_id = answer.request_id; // which answer showed it
     try {
-      await ask("v1/events", { events: [
-        { event_id: eventId(), user_id: asker.user, item_id: item.item_id, event },
-      ] });
-      said = `${named(item)}: ${event} sent.`;
+      await ask("v1/events", { events: [act] });
+      asker.kept = true;
+      said = `${named(item)}: ${act.event} sent.`;
     } catch (error) {
-      if (error.status !== 404) return failed(error);
+      if (![404, 503].includes(error.status)) return failed(error);
       asker.kept = false;
-      said = "This service takes no events (it has no /v1/events): clicks count on this page alone.";
+      said = `This event is not kept, it counts on this page alone: ${error.message}`;
     }
   }
   asker.add(item);
@@ -105,6 +108,7 @@ async function begin() {
     describe(served);
     const { answer } = await ask("v1/categories");
     categories.offer(answer.categories);
+    await blocked.begin();
     await Promise.all([asker.find(), refresh()]);
   } catch (error) {
     failed(error);

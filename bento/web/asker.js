@@ -5,7 +5,7 @@ import { ask } from "./api.js";
 import { $, calmly, el, named } from "./dom.js";
 
 const FOUND = 8; // items offered at a time
-const SHOWN = 12; // of the history, the newest
+const SHOWN = matchMedia("(min-width: 54rem)").matches ? 10 : 3; // of the history, the newest
 
 export class Asker {
   /** Calls `changed(user is another)` when there is something else to ask, `pick(item)` for an
@@ -17,6 +17,7 @@ export class Asker {
     this.kept = true; // whether the service takes events, as far as we know
     this.changed = changed;
     this.pick = pick;
+    this.failed = failed;
     $("user-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.become($("user").value.trim());
@@ -38,21 +39,29 @@ export class Asker {
   become(user) {
     const another = user !== this.user;
     this.user = $("user").value = user;
-    if (another) this.items = [];
-    if (another) this.stored = null;
+    if (another) [this.items, this.stored, this.kept] = [[], null, true];
     this.#show();
+    this.recall();
     this.changed(another);
+  }
+
+  /** Shows what the service keeps of the user, where it says so. */
+  async recall() {
+    const { user } = this;
+    if (!user || !this.kept) return;
+    try {
+      const { answer } = await ask("v1/history", { user_id: user });
+      if (user === this.user) this.stored = answer.events;
+      this.#show();
+    } catch (error) {
+      if (![403, 404, 503].includes(error.status)) this.failed(error); // may not, has none, keeps none
+    }
   }
 
   add(item) {
     this.items = [...this.items.filter((one) => one.item_id !== item.item_id), item];
     this.#show();
-  }
-
-  /** What the service keeps of the user, where it says so. */
-  know(stored) {
-    this.stored = stored;
-    this.#show();
+    this.recall();
   }
 
   /** Offers popular items, those whose title or id holds what was typed. */
@@ -87,7 +96,7 @@ export class Asker {
       }, "×")));
     const stored = (this.stored ?? []).map((event) => el("li", {}, el("span", {}, named(event)),
       el("span", { class: "hint" }, event.event ?? "")));
-    const all = this.stored ? stored : rows;
+    const all = this.stored && this.kept ? stored : rows;
     $("history").replaceChildren(...all.reverse().slice(0, SHOWN));
     $("event-part").hidden = !(this.user && this.kept);
     $("clear").hidden = this.user !== "" || !this.items.length;

@@ -4,12 +4,14 @@
 import { el, named } from "./dom.js";
 
 const MOVE = { duration: 350, easing: "cubic-bezier(.2, .7, .2, 1)" };
+const SIGNALS = 7; // of a reason, by name: the strongest
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class RankedList {
-  /** Calls `pick(item, answer)` for a click on an item. */
-  constructor({ pick }) {
+  /** Calls `pick(item, answer)` for a click on an item; `block(item)` too, unless that is null. */
+  constructor({ pick, block }) {
     this.pick = pick;
+    this.block = block;
     this.title = el("h3");
     this.about = el("p", { class: "about" });
     this.notes = el("p", { class: "notice", hidden: true });
@@ -53,7 +55,7 @@ export class RankedList {
   #focus() {
     const row = this.rows.contains(document.activeElement) && document.activeElement.closest("li");
     if (!row) return null;
-    const kind = [".title", "summary"].find((one) => document.activeElement.matches(one));
+    const kind = [".title", ".block", "summary"].find((one) => document.activeElement.matches(one));
     return { id: row.dataset.id, index: Array.from(this.rows.children).indexOf(row), kind };
   }
 
@@ -66,7 +68,7 @@ export class RankedList {
         el("button", { type: "button", class: "title", onclick: () => this.pick(item, this.answer) }, named(item)),
         item.categories.length ? el("p", { class: "categories" }, item.categories.join(", ")) : null,
         item.reason ? reason(item.reason, open) : null),
-      score(item),
+      el("div", { class: "end" }, score(item), this.block && blockButton(item, this.block)),
     );
     return row;
   }
@@ -75,6 +77,10 @@ export class RankedList {
 const score = ({ score, pinned }) => el("span", { class: "score" },
   ...(score === undefined ? [pinned ? "pinned" : ""]
     : [el("span", { class: "vh" }, "score "), score.toFixed(3)]));
+
+const blockButton = (item, block) => el("button", {
+  type: "button", class: "quiet block", "aria-label": `Block ${named(item)}`, onclick: () => block(item),
+}, "Block");
 
 /** What an answer says of itself beside its items. */
 function remarks(answer) {
@@ -96,15 +102,18 @@ function shift(item, others, beside) {
 }
 
 /** The sentence; behind it, what the signals added to the score. */
-function reason({ text, signals }, open) {
-  const rows = (signals ?? []).map((signal) => el("tr", {},
-    el("th", { scope: "row" }, signal.name.replaceAll("_", " ")),
-    el("td", {}, signed(signal.contribution))));
-  if (!rows.length) return el("p", { class: "reason" }, text);
+function reason({ text, signals = [] }, open) {
+  if (!signals.length) return el("p", { class: "reason" }, text);
+  const strongest = signals.toSorted((a, b) => Math.abs(b.contribution) - Math.abs(a.contribution));
+  const rest = strongest.splice(SIGNALS);
+  const rows = strongest.map((one) => row(one.name.replaceAll("_", " "), one.contribution));
+  if (rest.length) rows.push(row(`${rest.length} others`, total(rest)));
   return el("details", { class: "reason", open }, el("summary", {}, text),
-    el("table", {}, el("caption", {}, "What each signal added to the score"), el("tbody", {}, ...rows)));
+    el("table", {}, el("caption", {}, "What the signals added to the score"), el("tbody", {}, ...rows)));
 }
 
+const row = (name, value) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, signed(value)));
+const total = (signals) => signals.reduce((sum, one) => sum + one.contribution, 0);
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
 
 function move(row, top) {

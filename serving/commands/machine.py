@@ -42,7 +42,10 @@ TlsCert = Annotated[
 ]
 TlsKey = Annotated[Path | None, typer.Option(metavar="FILE", help="Key of the certificate, PEM.")]
 
+MOVIELENS = Path("data/ml-100k")
 FIRST_USER = "196"  # the first row of MovieLens-100K
+# Of MovieLens, whose ids say nothing of anybody; those of other data are never shown unasked.
+EXAMPLE_USERS = (FIRST_USER, "22", "405")
 
 
 def doctor(
@@ -118,9 +121,7 @@ def serve(
 
 
 def up(
-    data: Annotated[Path, typer.Option(help="Data folder; MovieLens-100K if absent.")] = Path(
-        "data/ml-100k"
-    ),
+    data: Annotated[Path, typer.Option(help="Data folder; MovieLens-100K if absent.")] = MOVIELENS,
     run: Annotated[Path, typer.Option(help="Run folder; trained (quick preset) if absent.")] = Path(
         "runs/ml-100k"
     ),
@@ -143,7 +144,8 @@ def up(
     from serving.tritonserver import Ports
 
     ports = Ports(http=http_port, grpc=grpc_port, metrics=metrics_port)
-    front = Front(host=host, port=port, store=store)
+    examples = EXAMPLE_USERS if data == MOVIELENS else ()
+    front = Front(host=host, port=port, store=store, example_users=examples)
     stack.check_machine(front, ports)  # before minutes of training, not after
     _prepare(data, run, repository)
 
@@ -156,7 +158,7 @@ def up(
         except Denied as error:  # RECSERVE_KEYS is set, and RECSERVE_KEY is not
             typer.echo(str(error))
         typer.echo(f"\nAsk for more: recserve recommend --user 42 --url {url}")
-        typer.echo(f"The service: {url} (API: {url}/docs.json). Ctrl-C stops everything.")
+        typer.echo(f"The page: {url} (API: {url}/docs.json). Ctrl-C stops everything.")
 
     code = stack.serve(repository, front=front, ports=ports, log_dir=log_dir, on_ready=show_first)
     raise typer.Exit(code)
