@@ -1,4 +1,5 @@
-# The same commands locally and in CI. Nothing here calls a system package manager.
+# The same commands locally and in CI. Only make test and test-faults call a system package
+# manager, where a program that the tests run is missing, and say so.
 #   make install   .venv with everything          make test   what .ci/run runs
 #   make up        data, train, export, serve      make clean  forget what was made
 
@@ -10,7 +11,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test test-faults promtool lint bench-graph bench-triton constraints configs clean
+.PHONY: install up test test-faults packages promtool lint bench-graph bench-triton bench-diversity bench-overhead constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -32,12 +33,25 @@ $(STAMP): pyproject.toml constraints.txt
 up: install
 	@exec $(BIN)/recserve up --port $(PORT)
 
-test: lint
+test: packages lint
 	$(BIN)/pytest
 
 # What make test does a few times, hundreds of times: kills, promotions under load.
-test-faults: install
+test-faults: packages install
 	$(BIN)/pytest -m faults --timeout 3600
+
+# What the tests run besides Python: command=Debian package, each.
+PACKAGES ?= redis-server=redis-server chromium=chromium node=nodejs
+packages:
+	@missing=; for pair in $(PACKAGES); do \
+		command -v "$${pair%%=*}" > /dev/null || missing="$$missing $${pair#*=}"; done; \
+	test -n "$$missing" || exit 0; \
+	if ! command -v apt-get > /dev/null || test "$$(id -u)" != 0; then \
+		echo "recserve: the tests run programs that this machine lacks. Install them as root:" \
+			"apt-get install$$missing" >&2; exit 1; fi; \
+	echo "The tests run programs that this machine lacks. apt-get installs:$$missing"; \
+	apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
 
 # Debian's promtool, for the tests of monitoring/: unpacked and not installed, since its package
 # would start a Prometheus.
@@ -58,8 +72,13 @@ bench-graph: install
 bench-triton: install
 	$(BIN)/python benchmarks/triton_rates.py $(REPOSITORY)
 
+# What diversity costs; RUN is of `recserve evaluate DATA --protocol leave-one-out`.
+DATA ?= data/ml-100k
+RUN ?= reports/ml-100k/runs/leave-one-out-deep
+bench-diversity: install
+	$(BIN)/python benchmarks/diversity.py $(DATA) $(RUN)
+
 lint: install
-	@echo "make test needs no system packages beyond those of make install and promtool."
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

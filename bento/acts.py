@@ -14,11 +14,13 @@ import logging
 import time
 import uuid
 
+from bento.memory import Memory
+from bento.metrics import Metrics
 from bento.people import known
 from bento.schemas import BlockedRequest, EventBody, EventsRequest, UserRequest
+from bento.stages import STORE
 from bento.store import Event, Store
-from bento.watch import Watch
-from client.service import Act, BlockedItems, EventsAccepted, Forgotten, HistoryAnswer
+from client.api import BlockedItems, EventsAccepted, Forgotten, HistoryAnswer, HistoryEvent
 from recommender.errors import BadInput, Unavailable
 from recommender.release import Release
 
@@ -30,38 +32,42 @@ AHEAD_S = 300  # how far a caller's clock may be ahead of ours
 class Acts:
     """Of one release: its rules weigh the events, its catalogue names the items."""
 
-    def __init__(self, release: Release, store: Store | None, watch: Watch) -> None:
-        self._release, self._store, self._watch = release, store, watch
+    def __init__(self, release: Release, memory: Memory, metrics: Metrics) -> None:
+        self._release, self._memory, self._metrics = release, memory, metrics
 
-    async def events(self, asked: EventsRequest, request_id: str) -> EventsAccepted:
+    async def events(self, asked: EventsRequest, _: str) -> EventsAccepted:
         """All of them or none. Raises BadInput for a time ahead of ours, Unavailable."""
         now = int(time.time())
-        events = [self._event(event, at, now) for at, event in enumerate(asked.events)]
-        counted = await self._there.add(events, weights=self._release.acts.weights)
+        with self._metrics.events.taking(len(asked.events)):
+            events = [self._event(event, at, now) for at, event in enumerate(asked.events)]
+            with self._metrics.stage(STORE):
+                counted = await self._there.add(events, weights=self._release.acts.weights)
+        self._metrics.events.taken(counted, (now - event.timestamp for event in events))
         items = dict.fromkeys(event.item_id for event in events)
         return EventsAccepted(
             accepted=counted.accepted,
             duplicates=counted.duplicates,
             forgotten=counted.forgotten,
             unknown=[item for item in items if not self._release.catalogue.index(item)],
-            request_id=request_id,
         )
 
-    async def history(self, asked: UserRequest, request_id: str) -> HistoryAnswer:
-        person = await self._there.person(asked.user_id, limit=self._release.limits.exclude)
+    async def history(self, asked: UserRequest, _: str) -> HistoryAnswer:
+        with self._metrics.stage(STORE):
+            person = await self._there.person(asked.user_id, limit=self._release.limits.exclude)
         history = known(self._release, asked.user_id, person).history
         kinds = {(e.item_id, e.timestamp): e.event for e in person.events}
         acts = [
             self._act(item, at, kinds)
             for item, at in zip(history.items.tolist(), history.times.tolist(), strict=True)
         ]
-        return HistoryAnswer(user_id=asked.user_id, events=acts, request_id=request_id)
+        return HistoryAnswer(user_id=asked.user_id, events=acts)
 
-    async def forget(self, asked: UserRequest, request_id: str) -> Forgotten:
-        erased = await self._there.forget(asked.user_id, now=int(time.time()))
-        return Forgotten(events=erased, request_id=request_id)
+    async def forget(self, asked: UserRequest, _: str) -> Forgotten:
+        with self._metrics.stage(STORE):
+            erased = await self._there.forget(asked.user_id, now=int(time.time()))
+        return Forgotten(events=erased)
 
-    async def block(self, asked: BlockedRequest, request_id: str) -> BlockedItems:
+    async def block(self, asked: BlockedRequest, _: str) -> BlockedItems:
         """Also without a change, to see the list. Ids that no release knows yet are welcome."""
         if both := set(asked.add) & set(asked.remove):
             raise BadInput(
@@ -70,20 +76,22 @@ class Acts:
                 field="remove",
                 value=sorted(both)[0],
             )
-        store = self._there
-        if asked.add or asked.remove:
-            self._watch.blocked = await store.block(add=asked.add, remove=asked.remove)
-        blocked = await store.blocked()
-        return BlockedItems(items=sorted(blocked.items), request_id=request_id)
+        with self._metrics.stage(STORE):
+            if asked.add or asked.remove:
+                blocked = await self._there.block(add=asked.add, remove=asked.remove)
+            else:
+                blocked = await self._there.blocked()
+        self._memory.watch.tell(blocked)
+        return BlockedItems(items=sorted(blocked.items))
 
     @property
     def _there(self) -> Store:
-        if self._store is None:
+        if self._memory.store is None:
             raise Unavailable(
                 "this service keeps no events: it has no store",
                 remedy="Set RECSERVE_STORE to sqlite:///path or redis://host:port/db.",
             )
-        return self._store
+        return self._memory.store
 
     def _event(self, body: EventBody, position: int, now: int) -> Event:
         timestamp = now if body.timestamp is None else body.timestamp
@@ -103,9 +111,9 @@ class Acts:
             request_id=body.request_id,
         )
 
-    def _act(self, index: int, at: int, kinds: dict[tuple[str, int], str]) -> Act:
+    def _act(self, index: int, at: int, kinds: dict[tuple[str, int], str]) -> HistoryEvent:
         item_id = self._release.catalogue.item_id(index)
-        return Act(
+        return HistoryEvent(
             item_id=item_id,
             title=self._release.catalogue.title(index),
             event=kinds.get((item_id, at)),

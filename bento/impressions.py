@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
+from bento.prometheus import Counter
 from bento.store import Impression, Store
-from client.service import Answer
+from client.api import Answer
 from recommender.errors import RecserveError
 
 log = logging.getLogger("bentoml.recserve")
@@ -25,9 +25,9 @@ AT_ONCE = 1000  # of one transaction
 
 
 class Impressions:
-    """Of one worker; `dropped` counts what could not be kept."""
+    """Of one worker; `dropped` counts the answers that could not be kept."""
 
-    def __init__(self, store: Store | None, dropped: Callable[[int], None]) -> None:
+    def __init__(self, store: Store | None, dropped: Counter) -> None:
         self._waiting: list[Impression] = []
         self._store, self._dropped = store, dropped
         self._task = None if store is None else asyncio.create_task(self._run(store))
@@ -36,7 +36,7 @@ class Impressions:
         if self._store is None or not answer.items:
             return
         if len(self._waiting) >= MOST:
-            self._dropped(1)
+            self._dropped.inc()
             return
         self._waiting.append(
             Impression(
@@ -44,7 +44,7 @@ class Impressions:
                 variant=answer.variant,
                 release=answer.release,
                 user_id=user_id,
-                items=[item.item_id for item in answer.items],
+                items=tuple(item.item_id for item in answer.items),
                 time=int(time.time()),
             )
         )

@@ -15,6 +15,7 @@ from contextlib import suppress
 
 import numpy as np
 
+from bento.prometheus import Gauge
 from bento.store import Blocked, Store
 from recommender.contract import Array
 from recommender.errors import RecserveError
@@ -29,17 +30,26 @@ NOTHING = Blocked(frozenset(), 0)
 class Watch:
     """Of one worker. Without a store nothing is blocked, and trends are the release's own."""
 
-    def __init__(self, store: Store | None, *, half_life_days: float) -> None:
+    def __init__(self, store: Store | None, away: Gauge, *, half_life_days: float) -> None:
         self.blocked = NOTHING
         self.trends: Mapping[str, float] = {}  # item id -> votes; a new mapping when they change
-        self.away = False
-        self._store, self._half_life = store, half_life_days
+        self.half_life_days = half_life_days  # of the release that serves
+        self._away, self._gauge = False, away
+        self._told = 0
         self._task = None if store is None else asyncio.create_task(self._run(store))
+
+    def tell(self, blocked: Blocked) -> None:
+        """Newer than any answer that is under way."""
+        self.blocked = blocked
+        self._told += 1
 
     async def refresh(self, store: Store) -> None:
         """Raises Unavailable."""
-        self.blocked = await store.blocked()
-        trends = await store.trends(now=int(time.time()), half_life_days=self._half_life)
+        told = self._told
+        blocked = await store.blocked()
+        if self._told == told:
+            self.blocked = blocked
+        trends = await store.trends(now=int(time.time()), half_life_days=self.half_life_days)
         if trends != self.trends:
             self.trends = trends
 
@@ -54,13 +64,14 @@ class Watch:
             try:
                 await self.refresh(store)
             except RecserveError as error:
-                if not self.away:  # once, not twice a second
+                if not self._away:  # once, not twice a second
                     log.warning("the store is away: %s", error)
-                self.away = True
+                self._away = True
             else:
-                if self.away:
+                if self._away:
                     log.info("the store answers again")
-                self.away = False
+                self._away = False
+            self._gauge.set(self._away)
             await asyncio.sleep(PAUSE_S)
 
 

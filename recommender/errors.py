@@ -2,6 +2,7 @@
 
     RecserveError            500  anything of ours
     ├── BadInput             400  a request, a flag or a record that breaks the rules
+    ├── Denied               403  a key that is missing, unknown, or not for this
     ├── NotFound             404  a name that does not exist (a model, an item)
     ├── DataError            422  a data folder that cannot be used
     ├── TrainingError        422  a training that came to nothing: its weights are no numbers
@@ -38,6 +39,10 @@ class RecserveError(Exception):
 
 class BadInput(RecserveError):
     status = 400
+
+
+class Denied(RecserveError):
+    status = 403
 
 
 class NotFound(RecserveError):

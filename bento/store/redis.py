@@ -1,0 +1,201 @@
+"""The event store in Redis: for several services, on any machines, as one.
+
+Each change is one script, so a batch is kept whole or not at all. How much of what was
+acknowledged survives a power cut is the server's setting (docs/events.md). A lost connection
+is tried anew once within a call, then by the next call; nothing is counted twice by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from redis import Redis as Once
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as Lost
+from redis.exceptions import ResponseError
+
+from bento.store import decay
+from bento.store import redis_keys as keys
+from bento.store.base import (
+    DAY,
+    Blocked,
+    Clicks,
+    Counted,
+    Event,
+    Impression,
+    Keep,
+    Person,
+    tombstone,
+    weight_of,
+)
+from bento.store.redis_keys import PREFIX
+from bento.store.redis_reading import RedisReader
+from recommender.errors import MachineError, Unavailable
+
+Answer = TypeVar("Answer")
+
+
+class RedisStore:
+    """Raises BadInput for a URL that names no Redis, MachineError for a store of another version;
+    a server that is away shows at the first use."""
+
+    def __init__(self, url: str, keep: Keep) -> None:
+        self._url, self._keep, self._place = url, keep, keys.where(url)
+        self._identity: str | None = None
+        self._salt = b""
+        self._client = Redis.from_url(
+            url, socket_timeout=keys.WAIT_S, socket_connect_timeout=keys.WAIT_S,
+            retry=Retry(NoBackoff(), 1, (Lost,)),  # a connection that a restart has closed
+        )  # fmt: skip
+        names = ("add", "forget", "recount", "block", "show")
+        self._scripts = {name: self._client.register_script(keys.script(name)) for name in names}
+        self._refuse_other_version()
+
+    async def add(self, events: Sequence[Event], *, weights: Mapping[str, float]) -> Counted:
+        records = [msgspec.json.encode(event) for event in events]
+
+        async def ask() -> list[int]:
+            arguments: list[Any] = [self._keep.events_per_user]
+            for e, record in zip(events, records, strict=True):
+                arguments += (e.user_id, self._mark(e.user_id), e.event_id, e.item_id,
+                              e.timestamp, weight_of(e, weights), record)  # fmt: skip
+            counts: list[int] = await self._run("add", *arguments)
+            return counts
+
+        return Counted(*await self._ask(ask))
+
+    async def person(self, user_id: str, *, limit: int) -> Person:
+        async def ask() -> Person:
+            newest, erased = await self._read(
+                ("ZREVRANGE", f"{PREFIX}events:{user_id}", 0, max(limit, 1) - 1),
+                ("HGET", f"{PREFIX}erasures", self._mark(user_id)),
+            )
+            events = [keys.event_of(member) for member in reversed(newest[:limit])]
+            return Person(events=events, forgotten=None if erased is None else int(erased))
+
+        return await self._ask(ask)
+
+    async def forget(self, user_id: str, *, now: int) -> int:
+        async def ask() -> int:
+            return int(await self._run("forget", user_id, self._mark(user_id), now))
+
+        return await self._ask(ask)
+
+    async def trends(self, *, now: int, half_life_days: float) -> Mapping[str, float]:
+        async def ask() -> dict[str, float]:
+            half_life, sums = await self._read(
+                ("GET", f"{PREFIX}half_life"), ("HGETALL", f"{PREFIX}trends")
+            )
+            if half_life is None or float(half_life) != half_life_days:
+                await self._run("recount", repr(half_life_days))
+                (sums,) = await self._read(("HGETALL", f"{PREFIX}trends"))
+            power = decay.exponent(now, half_life_days)
+            least = decay.least(power)
+            found = ((item.decode(), float(kept)) for item, kept in sums.items())
+            return {item: decay.votes(kept, power) for item, kept in found if kept > least}
+
+        return await self._ask(ask)
+
+    async def blocked(self) -> Blocked:
+        async def ask() -> Blocked:
+            items, changed = await self._read(
+                ("SMEMBERS", f"{PREFIX}blocked"), ("GET", f"{PREFIX}changed")
+            )
+            return _blocked(items, changed or 0)
+
+        return await self._ask(ask)
+
+    async def block(self, *, add: Sequence[str], remove: Sequence[str]) -> Blocked:
+        gone = set(remove) - set(add)
+
+        async def ask() -> Blocked:
+            return _blocked(*await self._run("block", len(gone), *gone, *add))
+
+        return await self._ask(ask)
+
+    async def impressions(self, shown: Sequence[Impression]) -> None:
+        async def ask() -> None:
+            arguments: list[Any] = [self._keep.impression_days * DAY]
+            for answer in shown:
+                user = answer.user_id
+                arguments += (answer.request_id, answer.time, msgspec.json.encode(answer))
+                arguments += ("", "") if user is None else (self._mark(user), user)
+            await self._run("show", *arguments)
+
+        await self._ask(ask)
+
+    async def click_through(self, *, since: int) -> list[Clicks]:
+        def read() -> list[Clicks]:
+            reader = RedisReader(self._url)
+            try:
+                return reader.click_through(since=since)
+            finally:
+                reader.close()
+
+        return await asyncio.to_thread(read)
+
+    async def ping(self) -> None:
+        await self.block(add=(), remove=())  # a script that may write: a full server says so
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    def _mark(self, user_id: str) -> str:
+        return tombstone(self._salt, user_id)
+
+    async def _ask(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Once more where Redis holds another store than the one we knew: emptied, or restored."""
+        try:
+            if self._identity is None:
+                await self._identify()
+            try:
+                return await ask()
+            except ResponseError as error:
+                if not keys.is_other_store(error):
+                    raise
+            await self._identify()
+            return await ask()
+        except keys.FAILURES as error:
+            raise keys.unavailable(self._place, error) from error
+        except MachineError as error:
+            raise Unavailable(error.what, remedy=error.remedy) from error
+
+    async def _identify(self) -> None:
+        await self._client.set(f"{PREFIX}schema", keys.new_identity(), nx=True)
+        found: Any = await self._client.get(f"{PREFIX}schema")
+        known = (found or b"").decode()
+        self._salt = keys.salt_of(known, self._place)
+        self._identity = known
+
+    async def _run(self, script: str, *arguments: Any) -> Any:
+        return await self._scripts[script](args=(self._identity or "", *arguments))
+
+    async def _read(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """All in one state, and of the store that we know."""
+        async with self._client.pipeline(transaction=True) as pipe:
+            for command in (("GET", f"{PREFIX}schema"), *commands):
+                pipe.execute_command(*command)
+            identity, *answers = await pipe.execute()
+        if identity is None or identity.decode() != self._identity:
+            raise ResponseError("OTHERSTORE")
+        return answers
+
+    def _refuse_other_version(self) -> None:
+        with Once.from_url(
+            self._url, socket_timeout=keys.WAIT_S, socket_connect_timeout=keys.WAIT_S, retry=None
+        ) as client:
+            try:
+                identity = client.get(f"{PREFIX}schema")
+            except keys.FAILURES:
+                return  # away: the first use says so
+        if isinstance(identity, bytes):
+            keys.salt_of(identity.decode(), self._place)
+
+
+def _blocked(items: Sequence[bytes], changed: bytes | int) -> Blocked:
+    return Blocked(frozenset(item.decode() for item in items), int(changed))

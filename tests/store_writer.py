@@ -1,0 +1,41 @@
+"""A process that writes events until it is killed: `python store_writer.py URL SEED`.
+
+Prints the number of each batch once it is acknowledged. Four clients write at once; a batch
+holds events of two users.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from stores import NOW, WEIGHTS, event
+
+from bento.store import Event, Store, connect
+
+CLIENTS = 4
+
+
+def batch(number: int) -> list[Event]:
+    return [
+        event(number * 10 + i, user=f"u{(number + i) % 2}", item=f"i{i}", at=NOW + number)
+        for i in range(1 + number % 7)
+    ]
+
+
+async def client(store: Store, numbers: range) -> None:
+    for number in numbers:
+        await store.add(batch(number), weights=WEIGHTS)
+        os.write(1, b"%d\n" % number)  # at once, whatever becomes of this process
+
+
+async def main(url: str, first: int) -> None:
+    store = connect(url)
+    os.write(1, b"ready\n")
+    last = first + 1_000_000
+    await asyncio.gather(*(client(store, range(first + i, last, CLIENTS)) for i in range(CLIENTS)))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
