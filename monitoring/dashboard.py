@@ -73,7 +73,7 @@ ROWS: dict[str, Sequence[Panel]] = {
               queries=[(of(REQUESTS, HERE, "route, status"), "{{route}} {{status}}")]),
         Panel(title="Fallbacks", what="Answers with popular items, by cause.", unit="reqps",
               queries=[(of(FALLBACKS, HERE, "cause"), "{{cause}}")]),
-        Panel(title="Turned away", what="429 and 503, before any work was done.", unit="reqps",
+        Panel(title="Turned away", what="With 429, before any work was done.", unit="reqps",
               queries=[(of("recserve_refused_total", HERE, "reason"), "{{reason}}")]),
     ),
     "Latency": (
