@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 import toy
-from bento.store import Event, Person
 from bento_process import CLOCK, write_release
 
 from bento.people import known, live
+from bento.store import Event, Person
 from recommender.acts import ActRules
 from recommender.contract import RECOMMENDER_ONNX
 from recommender.release import Release, read_release
