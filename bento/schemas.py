@@ -2,13 +2,14 @@
 
 The structs are the schema: every limit stands in them, unknown fields are
 refused, and `bento/openapi.py` describes them as they are. The one limit that
-belongs to the release, n + offset <= K, is `window()`. The answers' types are
+belongs to the release, its K, is `window()`. The answers' types are
 the client's.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -180,7 +181,7 @@ class EventBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ]
     timestamp: Annotated[
         Annotated[int, Meta(ge=0, le=LAST_SECOND)] | None,
-        Meta(description="Unix seconds; default now, and never far ahead of it."),
+        Meta(description="Unix seconds; default now, as is a time that has not come."),
     ] = None
     request_id: Annotated[
         Annotated[str, Meta(min_length=1, max_length=128)] | None,
@@ -211,9 +212,10 @@ PAGED = (RecommendRequest, SimilarRequest, PopularRequest)  # have n and offset
 
 
 def window(request: RecommendRequest | SimilarRequest | PopularRequest, answers: int) -> slice:
-    """The part of a release's K = `answers` ranked items that is asked for.
+    """The part of a release's K = `answers` ranked items that is asked for; the last page ends
+    with the K-th of them.
 
-    Raises BadInput where it reaches beyond them.
+    Raises BadInput for n or offset beyond K.
     """
     offset, n = request.offset, request.n
     if not 0 <= offset < answers:
@@ -224,16 +226,15 @@ def window(request: RecommendRequest | SimilarRequest | PopularRequest, answers:
             value=offset,
         )
     if n is UNSET:
-        n = min(DEFAULT_N, answers - offset)
-    if not 1 <= n <= answers - offset:
+        n = min(DEFAULT_N, answers)
+    if not 1 <= n <= answers:
         raise BadInput(
             f"n is {n}",
-            remedy=f"Send a whole number from 1 to {answers - offset}"
-            + (f" (n + offset may be {answers} at most)." if offset else "."),
+            remedy=f"Send a whole number from 1 to {answers}.",
             field="n",
             value=n,
         )
-    return slice(offset, offset + n)
+    return slice(offset, min(offset + n, answers))
 
 
 T = TypeVar("T")
@@ -244,6 +245,9 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
+        # To JSON Schema 5.0 is an integer, and some languages write no other.
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return msgspec.convert(_whole(msgspec.json.decode(body)), decoder.type)
         raise _outside_schema(str(error), body) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadInput(
@@ -262,6 +266,19 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 PLACE = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>[^`]*)`)?", re.DOTALL)
+
+
+def _whole(value: Any) -> Any:
+    """With integers instead of floats that are whole."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _whole(one) for name, one in value.items()}
+    return value
+
+
 UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
 
 
