@@ -10,7 +10,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test test-faults lint bench-graph bench-triton constraints configs clean
+.PHONY: install up test test-faults lint bench-graph bench-triton bench-diversity constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -47,6 +47,12 @@ bench-graph: install
 # Triton against ONNX Runtime alone, and with dynamic batching against without.
 bench-triton: install
 	$(BIN)/python benchmarks/triton_rates.py $(REPOSITORY)
+
+# What diversity costs; RUN is of `recserve evaluate DATA --protocol leave-one-out`.
+DATA ?= data/ml-100k
+RUN ?= reports/ml-100k/runs/leave-one-out-deep
+bench-diversity: install
+	$(BIN)/python benchmarks/diversity.py $(DATA) $(RUN)
 
 lint: install
 	@echo "make test needs no system packages beyond those of make install."
