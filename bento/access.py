@@ -28,6 +28,7 @@ log = logging.getLogger("bentoml.recserve")
 
 LOOK_S = 0.5  # between two looks at the file of keys
 BEARER = b"bearer "
+REMEDY = "Send Authorization: Bearer KEY (our commands and client: set RECSERVE_KEY)."
 MAX_TOKEN = 512  # bytes; ours have 47
 MAX_CALLERS = 10_000  # whose rates are kept
 CHALLENGE = [(b"www-authenticate", b'Bearer realm="recserve"')]
@@ -55,23 +56,17 @@ class Keyring:
         self._keys = _digests(keys.read(path))
         self._next_look = time.monotonic() + LOOK_S
 
-    def find(self, authorization: bytes | None, scope: str) -> Key:
-        """The key that is sent. Raises HttpError: 401, or 403 where it lacks the scope."""
+    def find(self, authorization: bytes | None) -> Key:
+        """The key that is sent. Raises HttpError 401."""
         if time.monotonic() >= self._next_look:
             self._look()
         if authorization is None or authorization[: len(BEARER)].lower() != BEARER:
-            raise _unauthorized("no key was sent", "Send Authorization: Bearer KEY.")
+            raise _unauthorized("no key was sent", REMEDY)
         key = self._of(authorization[len(BEARER) :].strip())
         if key is None:
             raise _unauthorized("the key is not known", "Send one that has not been revoked.")
         if key.expired(time.time()):
             raise _unauthorized("the key has expired", "Ask for a new one.")
-        if not key.may(scope):
-            raise HttpError(
-                403,
-                f"the key has no scope {scope!r}",
-                remedy=f"It has {', '.join(key.scopes)}: ask for one with {scope}.",
-            )
         return key
 
     def _of(self, token: bytes) -> Key | None:
@@ -114,6 +109,17 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 def _unauthorized(what: str, remedy: str) -> HttpError:
     return HttpError(401, what, remedy=remedy, field="Authorization", headers=CHALLENGE)
+
+
+def permit(key: Key, scope: str) -> None:
+    """Raises HttpError 403 where the key lacks the scope."""
+    if not key.may(scope):
+        raise HttpError(
+            403,
+            f"the key has no scope {scope!r}",
+            remedy=f"It has {', '.join(key.scopes)}: ask for one with {scope}.",
+            field="Authorization",
+        )
 
 
 class Rates:
@@ -176,11 +182,9 @@ class Gate:
     ) -> None:
         self._keyring, self._rates, self._max = keyring, rates or Rates(None, None), max_inflight
 
-    def key(self, authorization: bytes | None, scope: str | None) -> Key | None:
+    def key(self, authorization: bytes | None) -> Key | None:
         """None where nobody needs one."""
-        if scope is None or self._keyring is None:
-            return None
-        return self._keyring.find(authorization, scope)
+        return None if self._keyring is None else self._keyring.find(authorization)
 
     def within_rate(self, key: Key | None, client: tuple[str, int] | None) -> None:
         if key is not None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from bento import body as bodies
 from bento import log as logs
-from bento.access import Call, Gate, Keyring, Rates
+from bento.access import Call, Gate, Keyring, Rates, permit
 from bento.body import BODY_S
 from bento.errors import Disconnected, Headers, HttpError, defect, headers_of, refusal
 from bento.keys import ADMIN, PREFIX
@@ -138,11 +138,12 @@ class App:
         if method == "POST":
             self._gate.room(self._under_way - 1)
             self._origins.check(headers)
-        if (key := self._gate.key(headers.get(b"authorization"), route.scope)) is not None:
-            asked.call = Call(asked.call.request_id, key)
+        if route.scope is not None and (key := self._gate.key(headers.get(b"authorization"))):
+            asked.call = Call(asked.call.request_id, key)  # who it was, even if it may not
+            permit(key, route.scope)
         body = b""
         if method == "POST":
-            self._gate.within_rate(key, asked.client)
+            self._gate.within_rate(asked.call.key, asked.client)
             asked.body = body = await bodies.read(headers, receive, self._body_s)
             asked.began = perf_counter()  # how long a client takes to send is not our time
         return 200, route.headers, await route.handler(body, asked.call)

@@ -15,7 +15,7 @@ from bento.errors import Disconnected, HttpError
 MAX_BODY = 1_000_000  # bytes
 BODY_S = 2.0  # how long a client may take to send one
 SMALL = 65_536  # bytes that nobody minds to receive for nothing
-LINGER_S = 1.0
+LINGER, LINGER_S = 16_000_000, 1.0  # bytes, seconds
 # Plain text is what a page's sendBeacon sends, a form's type what curl -d does.
 TYPES = frozenset(
     {b"", b"application/json", b"text/plain", b"text/json", b"application/x-www-form-urlencoded"}
@@ -50,8 +50,10 @@ async def linger(receive: Receive) -> None:
     that says why."""
     try:
         async with asyncio.timeout(LINGER_S):
-            while True:
+            left = LINGER
+            while left > 0:
                 message = await receive()
+                left -= len(message.get("body", b""))
                 if message["type"] == "http.disconnect" or not message.get("more_body", False):
                     return
     except TimeoutError:

@@ -45,9 +45,19 @@ def headers_of(error: RecserveError) -> Headers:
 
 
 def refusal(error: RecserveError, request_id: str) -> bytes:
+    """Cut to a readable length: whoever sends a megabyte does not get it back."""
     field = error.field or ("body" if isinstance(error, BadInput) else None)
-    fault = Fault(field=field, value=error.value, message=error.what, remedy=error.remedy)
+    fault = Fault(
+        field=None if field is None else _cut(field, 120),
+        value=_cut(error.value, 120) if isinstance(error.value, str) else error.value,
+        message=_cut(error.what, 400),
+        remedy=_cut(error.remedy, 600),
+    )
     return msgspec.json.encode(Refusal(error=fault, request_id=request_id))
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def defect(request_id: str) -> bytes:

@@ -42,7 +42,9 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
     created: Moment
     expires: Moment | None = None
-    rate: Annotated[float, Meta(gt=0)] | None = None  # requests a second; None: RECSERVE_RATE
+    rate: Annotated[float, Meta(ge=0.001, le=100_000)] | None = (
+        None  # requests a second; None: RECSERVE_RATE
+    )
 
     def may(self, scope: str) -> bool:
         return scope in self.scopes or ADMIN in self.scopes
@@ -102,7 +104,7 @@ def add(
         raise BadInput(
             f"key {name!r}: {error}",
             remedy="Names are 1 to 64 of A-Z a-z 0-9 . _ -; scopes are "
-            f"{', '.join(SCOPES)}; a rate is above 0.",
+            f"{', '.join(SCOPES)}; a rate is 0.001 to 100000.",
             value=name,
         ) from error
     with _changing(path):

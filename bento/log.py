@@ -28,6 +28,8 @@ def configure(level: str, form: str) -> None:
     number = logging.getLevelNamesMapping()[level.upper()]
     OURS.setLevel(number)
     logging.getLogger("bentoml").setLevel(max(number, logging.INFO))
+    # Whoever sends what is no HTTP would else write a line with each of it.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     _requests.setLevel(logging.INFO)  # asked for by settings of their own, whatever the level
     _audit.setLevel(logging.INFO)
     formatter = (_Json if form == "json" else _Text)(messages=number <= logging.DEBUG)
@@ -113,11 +115,16 @@ class _Safe(logging.Formatter):
         ei: tuple[type[BaseException], BaseException, TracebackType | None]
         | tuple[None, None, None],
     ) -> str:
-        kind, error, trace = ei
-        if self._messages or kind is None or error is None:
+        _, error, _ = ei
+        if self._messages or error is None:
             return super().formatException(ei)
-        frames = "".join(traceback.format_tb(trace)).rstrip()
-        return f"{frames}\n{kind.__module__}.{kind.__qualname__}"
+        chain = [error]
+        while (cause := chain[-1].__cause__ or chain[-1].__context__) and len(chain) < 5:
+            chain.append(cause)
+        return "\n".join(
+            "".join(traceback.format_tb(one.__traceback__)) + type(one).__qualname__
+            for one in reversed(chain)
+        )
 
     def text(self, record: logging.LogRecord) -> tuple[str, str | None]:
         """Its message, and the exception it tells of."""

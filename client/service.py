@@ -22,6 +22,7 @@ from uuid import uuid4
 import httpx
 import msgspec
 
+from client import trust
 from client.api import (
     SERVING,
     STARTING,
@@ -72,13 +73,16 @@ class RecserveClient:
         self,
         url: str = URL,
         *,
-        api_key: str | None = None,
+        api_key: str | None = None,  # default: RECSERVE_KEY
+        ca: trust.Authority | None = None,  # default: RECSERVE_CA, else the usual authorities
         timeout_s: float = 5.0,
         retries: int = RETRIES,
     ) -> None:
         self.url, self._timeout_s, self._retries = url, timeout_s, retries
         with Failures(url):
-            self._http = httpx.Client(base_url=url, headers=_headers(api_key))
+            self._http = httpx.Client(
+                base_url=url, headers=trust.headers(api_key), verify=trust.authority(ca)
+            )
 
     def recommend(self, **body: Unpack[RecommendBody]) -> Answer:
         """Items for a user, best first."""
@@ -154,13 +158,16 @@ class AsyncRecserveClient:
         self,
         url: str = URL,
         *,
-        api_key: str | None = None,
+        api_key: str | None = None,  # default: RECSERVE_KEY
+        ca: trust.Authority | None = None,  # default: RECSERVE_CA, else the usual authorities
         timeout_s: float = 5.0,
         retries: int = RETRIES,
     ) -> None:
         self.url, self._timeout_s, self._retries = url, timeout_s, retries
         with Failures(url):
-            self._http = httpx.AsyncClient(base_url=url, headers=_headers(api_key))
+            self._http = httpx.AsyncClient(
+                base_url=url, headers=trust.headers(api_key), verify=trust.authority(ca)
+            )
 
     async def recommend(self, **body: Unpack[RecommendBody]) -> Answer:
         """Items for a user, best first."""
@@ -231,10 +238,6 @@ class AsyncRecserveClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-def _headers(api_key: str | None) -> dict[str, str]:
-    return {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
 
 
 def _sent(body: object) -> tuple[str, bytes | None]:
