@@ -1,4 +1,5 @@
-# The same commands locally and in CI. Only make test asks for system packages (PROGRAMS).
+# The same commands locally and in CI. Only make test and test-faults call a system package
+# manager, where a program that the tests run is missing, and say so.
 #   make install   .venv with everything          make test   what .ci/run runs
 #   make up        data, train, export, serve      make clean  forget what was made
 
@@ -10,11 +11,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-# What the tests run and pip does not bring, as command:Debian package: a browser for the page,
-# and what checks its scripts.
-PROGRAMS := chromium:chromium node:nodejs
-
-.PHONY: install up test test-faults programs lint bench-graph bench-triton constraints configs clean
+.PHONY: install up test test-faults packages lint bench-graph bench-triton bench-diversity bench-overhead constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -36,19 +33,25 @@ $(STAMP): pyproject.toml constraints.txt
 up: install
 	@exec $(BIN)/recserve up --port $(PORT)
 
-test: lint programs
+test: packages lint
 	$(BIN)/pytest
 
 # What make test does a few times, hundreds of times: kills, promotions under load.
-test-faults: install programs
+test-faults: packages install
 	$(BIN)/pytest -m faults --timeout 3600
 
-# Installs those that are missing, where that can be done (Debian and the like, as root).
-programs:
-	@missing=$$(for program in $(PROGRAMS); do \
-		command -v $${program%%:*} >/dev/null || echo $${program##*:}; done); \
-	test -z "$$missing" || { echo "make test needs" $$missing; \
-		apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing; }
+# What the tests run besides Python: command=Debian package, each.
+PACKAGES ?= redis-server=redis-server chromium=chromium node=nodejs promtool=prometheus
+packages:
+	@missing=; for pair in $(PACKAGES); do \
+		command -v "$${pair%%=*}" > /dev/null || missing="$$missing $${pair#*=}"; done; \
+	test -n "$$missing" || exit 0; \
+	if ! command -v apt-get > /dev/null || test "$$(id -u)" != 0; then \
+		echo "recserve: the tests run programs that this machine lacks. Install them as root:" \
+			"apt-get install$$missing" >&2; exit 1; fi; \
+	echo "The tests run programs that this machine lacks. apt-get installs:$$missing"; \
+	apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
 
 # The exported graph alone in ONNX Runtime; REPOSITORY holds a release (default: make up's).
 REPOSITORY ?= model_repository
@@ -58,6 +61,12 @@ bench-graph: install
 # Triton against ONNX Runtime alone, and with dynamic batching against without.
 bench-triton: install
 	$(BIN)/python benchmarks/triton_rates.py $(REPOSITORY)
+
+# What diversity costs; RUN is of `recserve evaluate DATA --protocol leave-one-out`.
+DATA ?= data/ml-100k
+RUN ?= reports/ml-100k/runs/leave-one-out-deep
+bench-diversity: install
+	$(BIN)/python benchmarks/diversity.py $(DATA) $(RUN)
 
 lint: install
 	$(BIN)/ruff check .

@@ -106,7 +106,7 @@ def _pinned(pinned: Array, ranked: Ranked) -> tuple[Ranked, Array]:
 def _kinds(items: Array, catalogue: Catalogue) -> Array:
     """[k, c] float32, 1 where an item has a category: of those that any of `items` has."""
     words = np.ascontiguousarray(catalogue.category_words_table[items])
-    bits = np.unpackbits(words.view(np.uint8).reshape(len(items), -1), axis=1)
+    bits = np.unpackbits(words.view(np.uint8), axis=1)
     kinds: Array = bits[:, bits.any(axis=0)].astype(np.float32)
     return kinds
 

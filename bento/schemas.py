@@ -261,12 +261,12 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         ) from error
 
 
-PLACE = re.compile(r"(?P<what>.*?)(?: - at (?:key in )?`\$(?P<path>[^`]*)`)?", re.DOTALL)
+PLACE = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>[^`]*)`)?", re.DOTALL)
 UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
 
 
 def _outside_schema(message: str, body: bytes) -> BadInput:
-    """msgspec says "Expected `int` - at `$.filter.time`"; find the field and what it held."""
+    """msgspec says "Expected `int` - at `$.context.time`"; find the field and what it held."""
     what, path = PLACE.fullmatch(message).group("what", "path")  # type: ignore[union-attr]
     field = (path or "").removeprefix(".").replace("[...]", "")
     if unknown := UNKNOWN.match(what):

@@ -6,10 +6,10 @@
           └ ModelInfer          one a call of Triton, whose headers carry it on; links to the
                                 other requests whose rows went with it
 
-Off, and OpenTelemetry's SDK not even imported, unless OTEL_EXPORTER_OTLP_ENDPOINT (or the one
-for traces) is set; every other OTEL_* variable means what the specification says. BentoML's
-own tracing stays off, so nothing is told twice. Spans carry no ids of people, and no words of
-errors (a refusal quotes what the caller sent): kinds, numbers and names of ours alone.
+Off unless OTEL_EXPORTER_OTLP_ENDPOINT (or the one for traces) is set; every other OTEL_* variable
+means what the specification says. BentoML's own tracing stays off, so nothing is told twice.
+Spans carry no ids of people, and no words of errors (a refusal quotes what the caller sent):
+kinds, numbers and names of ours alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
@@ -35,20 +36,30 @@ if TYPE_CHECKING:
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 PROTOCOL = "http/protobuf"
+CLOSE_S = 1.0
 TRACED = "/v1/"  # no scrapes, no documents
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 W3C = TraceContextTextMapPropagator()
 CARRIED = ("traceparent", "tracestate")
 
 
+def endpoint(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Where traces are to go, the whole URL; None where nobody wants them."""
+    of_traces, of_all = (environment.get(name, "").strip() for name in ENDPOINTS)
+    off = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    if off or environment.get("OTEL_TRACES_EXPORTER", "").strip() == "none":
+        return None
+    return of_traces or (f"{of_all.rstrip('/')}/v1/traces" if of_all else None)
+
+
 def wanted(environment: Mapping[str, str] = os.environ) -> bool:
     """Does the environment name a collector? Raises BadInput for one that speaks no OTLP/HTTP,
     MachineError without the exporter."""
-    endpoint = _first(environment, ENDPOINTS)
-    off = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
-    if not endpoint or off or environment.get("OTEL_TRACES_EXPORTER", "").strip() == "none":
+    collector = endpoint(environment)
+    if collector is None:
         return False
-    if (protocol := _first(environment, PROTOCOLS) or PROTOCOL) != PROTOCOL:
+    protocol = next(filter(None, (environment.get(p, "").strip() for p in PROTOCOLS)), PROTOCOL)
+    if protocol != PROTOCOL:
         raise BadInput(
             f"traces are to be sent by OTLP {protocol!r}",
             remedy=f"Set OTEL_EXPORTER_OTLP_PROTOCOL to {PROTOCOL} (port 4318 of most collectors).",
@@ -59,8 +70,8 @@ def wanted(environment: Mapping[str, str] = os.environ) -> bool:
         import opentelemetry.exporter.otlp.proto.http.trace_exporter  # noqa: F401
     except ImportError as error:
         raise MachineError(
-            f"traces are to go to {endpoint}, and the OTLP exporter is not installed",
-            remedy="Run `pip install 'recserve[otel]'`, or unset OTEL_EXPORTER_OTLP_ENDPOINT.",
+            f"traces are to go to {collector}, and the OTLP exporter is not installed",
+            remedy="Run `pip install -c constraints.txt -e '.[otel]'`, or unset the endpoint.",
         ) from error
     return True
 
@@ -78,8 +89,11 @@ class Tracing:
         self._tracer: Tracer = provider.get_tracer("recserve")
 
     async def close(self) -> None:
-        """Sends what waits."""
-        await asyncio.to_thread(self._provider.shutdown)
+        """Sends what waits; what the collector has not taken in CLOSE_S is lost."""
+        # The SDK would try for half a minute, and is not to be interrupted.
+        sending = Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        await asyncio.to_thread(sending.join, CLOSE_S)
 
     def request(self, method: str, route: str, headers: Mapping[bytes, bytes]) -> Any:
         """Around one request; a context manager that gives its span."""
@@ -202,10 +216,8 @@ def _exporting() -> TracerProvider:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     ours = Resource.create({"service.name": "recserve"})
-    provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()))
+    provider = TracerProvider(
+        resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False
+    )
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider
-
-
-def _first(environment: Mapping[str, str], names: Sequence[str]) -> str:
-    return next((value for name in names if (value := environment.get(name, "").strip())), "")

@@ -20,6 +20,7 @@ from recommender.errors import BadInput, RecserveError
 from serving.commands import adapt, ask, batch, data, export, load, machine, releases, training
 from serving.commands import explain as explaining  # explain() below is of errors
 from serving.commands import keys as access
+from serving.commands import store as events
 from serving.commands import tune as tuning
 from serving.commands import variants as beside
 
@@ -48,6 +49,10 @@ app.add_typer(beside.variants, name="variants")
 app.command()(machine.serve)
 app.add_typer(access.keys, name="keys")
 app.command()(ask.recommend)
+data.data.command()(events.from_store)
+app.command()(events.backup)
+app.command()(events.restore)
+app.command()(events.click_through)
 app.command()(load.load)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1 import trace_pb2
 
@@ -19,6 +22,8 @@ SERVER, CLIENT, INTERNAL = (
     trace_pb2.Span.SPAN_KIND_CLIENT,
     trace_pb2.Span.SPAN_KIND_INTERNAL,
 )
+
+IDS = ("traceId", "spanId", "parentSpanId")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +47,13 @@ class Collector:
         self.raw = b""  # everything that came, to look for what must not be in it
         self.spans: list[Told] = []
 
-    def take(self, body: bytes) -> None:
+    def take(self, body: bytes, content_type: str) -> None:
         self.raw += body
-        for of in ExportTraceServiceRequest.FromString(body).resource_spans:
+        if content_type == "application/json":
+            asked = json_format.ParseDict(in_base64(json.loads(body)), ExportTraceServiceRequest())
+        else:
+            asked = ExportTraceServiceRequest.FromString(body)
+        for of in asked.resource_spans:
             service = attributes(of.resource.attributes).get("service.name", "")
             self.spans += [told(service, span) for scope in of.scope_spans for span in scope.spans]
 
@@ -56,6 +65,18 @@ class Collector:
         while not enough():
             assert time.monotonic() < until, f"no {what} among {[s.name for s in self.spans]}"
             time.sleep(0.05)
+
+
+def in_base64(value: Any) -> Any:
+    """OTLP's JSON (Triton speaks it) writes ids in hexadecimal, protobuf's reads base64."""
+    if isinstance(value, list):
+        return [in_base64(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: base64.b64encode(bytes.fromhex(v)).decode() if key in IDS else in_base64(v)
+        for key, v in value.items()
+    }
 
 
 def attributes(pairs: Any) -> dict[str, Any]:
@@ -87,7 +108,7 @@ def collecting() -> Iterator[Collector]:
                 body = gzip.decompress(body)
             right = self.path == "/v1/traces"
             if right:
-                collector.take(body)
+                collector.take(body, self.headers["content-type"])
             self.send_response(200 if right else 404)
             self.send_header("content-type", "application/x-protobuf")
             self.send_header("content-length", "0")

@@ -31,7 +31,7 @@ LIMITS = Limits(
     length_buckets=(4, 16),
     max_batch_size=8,
 )
-MODELS = ("recommender_onnx", "recommender_torchscript", "ranker")
+MODELS = ("recommender_onnx", "recommender_torchscript", "ranker", "similar_items")
 NOBODY = "grpc://127.0.0.1:18199"
 
 

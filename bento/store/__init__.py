@@ -35,8 +35,10 @@ __all__ = [
     "Person",
     "Reader",
     "Store",
+    "backup",
     "connect",
     "reading",
+    "restore",
     "sqlite_path",
 ]
 _SQLITE = "sqlite:///"
@@ -73,6 +75,30 @@ def reading(url: str) -> Iterator[Reader]:
         yield reader
     finally:
         reader.close()
+
+
+def backup(url: str, to: Path) -> int:
+    """Write a backup file of a store, whoever has it open; the number of events in it."""
+    if (path := sqlite_path(url)) is not None:
+        from bento.store import sqlite_copy
+
+        return sqlite_copy.backup(path, to)
+    from bento.store import redis_copy
+
+    return redis_copy.backup(url, to)
+
+
+def restore(url: str, made: Path, *, force: bool = False) -> int:
+    """Put a backup in the place of a store; the number of events in it. Raises DataError before
+    anything is changed: for a file that is not whole and, without `force`, for a store that
+    holds events."""
+    if (path := sqlite_path(url)) is not None:
+        from bento.store import sqlite_copy
+
+        return sqlite_copy.restore(path, made, force=force)
+    from bento.store import redis_copy
+
+    return redis_copy.restore(url, made, force=force)
 
 
 def sqlite_path(url: str) -> Path | None:

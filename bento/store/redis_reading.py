@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -43,8 +44,13 @@ class RedisReader:
                 yield keys.event_of(member)
 
     def erasure(self, user_id: str) -> int | None:
-        time = self.ask("hget", f"{PREFIX}erasures", tombstone(self._salt, user_id))
+        time = self._erasures.get(tombstone(self._salt, user_id).encode())
         return None if time is None else int(time)
+
+    @cached_property
+    def _erasures(self) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = self.ask("hgetall", f"{PREFIX}erasures")
+        return found
 
     def click_through(self, *, since: int) -> list[Clicks]:
         return clicks_of(self._shown(since), self._acts(since))

@@ -170,5 +170,8 @@ class SqliteReader:
     def click_through(self, *, since: int) -> list[Clicks]:
         return rows.click_through(self._db, since)
 
+    def copy_to(self, other: sqlite3.Connection) -> None:
+        self._db.backup(other)  # in one step: of one state, and nobody has to wait
+
     def close(self) -> None:
         self._db.close()
