@@ -11,7 +11,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test test-faults packages lint bench-graph bench-triton bench-diversity bench-overhead constraints configs clean
+.PHONY: install up test test-faults packages promtool lint bench-graph bench-triton bench-diversity bench-overhead constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -41,7 +41,7 @@ test-faults: packages install
 	$(BIN)/pytest -m faults --timeout 3600
 
 # What the tests run besides Python: command=Debian package, each.
-PACKAGES ?= redis-server=redis-server chromium=chromium node=nodejs promtool=prometheus
+PACKAGES ?= redis-server=redis-server chromium=chromium node=nodejs
 packages:
 	@missing=; for pair in $(PACKAGES); do \
 		command -v "$${pair%%=*}" > /dev/null || missing="$$missing $${pair#*=}"; done; \
@@ -52,6 +52,16 @@ packages:
 	echo "The tests run programs that this machine lacks. apt-get installs:$$missing"; \
 	apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
+
+# Debian's promtool, for the tests of monitoring/: unpacked and not installed, since its package
+# would start a Prometheus.
+test test-faults: promtool
+promtool:
+	@command -v promtool >/dev/null || test -x build/promtool/usr/bin/promtool || { \
+		echo "make test needs promtool"; mkdir -p build/promtool && cd build/promtool && \
+		{ apt-get download -qq prometheus || \
+			{ apt-get update -qq && apt-get download -qq prometheus; }; } && \
+		dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb; }
 
 # The exported graph alone in ONNX Runtime; REPOSITORY holds a release (default: make up's).
 REPOSITORY ?= model_repository

@@ -15,6 +15,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,7 @@ import msgspec
 from bento import keys
 from bento.errors import HttpError
 from bento.keys import Key
+from bento.metrics import OVERLOAD, RATE
 from recommender.errors import BadInput
 
 log = logging.getLogger("bentoml.recserve")
@@ -179,20 +181,28 @@ class Gate:
         keyring: Keyring | None = None,
         rates: Rates | None = None,
         max_inflight: int,
+        refused: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`refused` hears of each request that is turned away: RATE or OVERLOAD."""
         self._keyring, self._rates, self._max = keyring, rates or Rates(None, None), max_inflight
+        self._refused = refused
 
     def key(self, authorization: bytes | None) -> Key | None:
         """None where nobody needs one."""
         return None if self._keyring is None else self._keyring.find(authorization)
 
     def within_rate(self, key: Key | None, client: tuple[str, int] | None) -> None:
-        if key is not None:
-            self._rates.take(f"key {key.name}", key.rate)
-        elif self._rates.rate is not None:
-            self._rates.take(caller_of(client))
+        try:
+            if key is not None:
+                self._rates.take(f"key {key.name}", key.rate)
+            elif self._rates.rate is not None:
+                self._rates.take(caller_of(client))
+        except HttpError:
+            self._refused(RATE)
+            raise
 
     def room(self, under_way: int) -> None:
         """What cannot be answered soon is refused now: a queue would only make all late."""
         if under_way >= self._max:
+            self._refused(OVERLOAD)
             raise _too_many(f"{under_way} requests are under way", 1.0)

@@ -103,6 +103,7 @@ class App:
             keyring=None if settings.keys is None else Keyring(settings.keys),
             rates=Rates(settings.rate, settings.burst),
             max_inflight=settings.max_inflight,
+            refused=self._metrics.refused,
         )
         self._origins = Origins(settings.cors)
         self._log_requests = settings.log_requests

@@ -35,14 +35,14 @@ from bento.stages import Stages
 if TYPE_CHECKING:
     from bento.tracing import Tracing
 
-__all__ = ["BREAKER", "CONTENT_TYPE", "LATE", "OVERLOAD", "RATE", "REFUSED", "STORE_AWAY",
+__all__ = ["BREAKER", "CONTENT_TYPE", "LATE", "OVERLOAD", "RATE", "REFUSED",
            "UNAVAILABLE", "EventMetrics", "Metrics", "VariantMetrics"]  # fmt: skip
 
 # Why an answer holds popular items.
 LATE, UNAVAILABLE, REFUSED = "deadline", "unavailable", "refused"
-BREAKER, STORE_AWAY = "breaker", "store"
-FALLBACK_CAUSES = (LATE, UNAVAILABLE, REFUSED, BREAKER, STORE_AWAY)
-# Why a request was turned away (429 and 503).
+BREAKER = "breaker"
+FALLBACK_CAUSES = (LATE, UNAVAILABLE, REFUSED, BREAKER)
+# Why a request was turned away (429).
 RATE, OVERLOAD = "rate", "overload"
 
 LABELS = ("variant", "release")

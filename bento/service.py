@@ -2,7 +2,7 @@
 
 BentoML brings the process, /livez and /readyz; everything else goes to the
 ASGI application mounted in it. What its middleware adds to each request is
-switched off where it can be: access log, metrics (ours stand in their place), tracing.
+switched off where it can be: access log, metrics and tracing (ours stand in their place).
 Settings come from the environment, see `bento/settings.py`.
 """
 
@@ -29,6 +29,7 @@ from bento.metrics import Metrics
 from bento.routes import routes
 from bento.settings import MAX_DEADLINE_MS, Settings
 from bento.store import connect as connect_store
+from bento.tracing import Traced
 from bento.variants import Router
 from client.tensors import connect
 from recommender.errors import RecserveError
@@ -87,7 +88,7 @@ def serve(router: Router) -> None:
     tracing={"sample_rate": 0.0, "excluded_urls": [".*"]},
     runner_probe={"enabled": False},
 )
-@bentoml.asgi_app(APP, path="/", name="api")
+@bentoml.asgi_app(Traced(APP, METRICS), path="/", name="api")
 class Recserve:
     """Recommendations over HTTP from a model that Triton serves."""
 
@@ -140,6 +141,8 @@ class Recserve:
             await self.following
         await self.follower.close()
         await self.memory.close()
+        if METRICS.tracing is not None:
+            await METRICS.tracing.close()
 
     async def __is_ready__(self) -> bool:
         return self.follower.current.ready

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +21,7 @@ from test_service_join import Transport, row
 from bento import drift
 from bento.breaker import FAILURES, Breaker
 from bento.drift import Drift
-from bento.metrics import BREAKER, OVERLOAD, RATE, STORE_AWAY, Metrics
+from bento.metrics import BREAKER, OVERLOAD, RATE, Metrics
 from bento.prometheus import CollectorRegistry, generate_latest
 from bento.stages import PREPROCESS, STAGES, STORE, TRITON
 from client.join import Joiner
@@ -68,7 +70,7 @@ def test_every_series_that_an_alert_divides_by_is_there_from_the_start() -> None
     text = Metrics().text()
     for stage in STAGES:
         assert value(text, "recserve_stage_errors_total", stage=stage) == 0
-    for cause in ("deadline", "unavailable", "refused", BREAKER, STORE_AWAY):
+    for cause in ("deadline", "unavailable", "refused", BREAKER):
         assert value(text, "recserve_fallback_total", cause=cause) == 0
     for reason in (RATE, OVERLOAD):
         assert value(text, "recserve_refused_total", reason=reason) == 0
@@ -235,29 +237,88 @@ def test_answers_of_another_release_do_not_count() -> None:
 # --- through a real service
 
 
+MODEL = "recommender_onnx"
+
+
+def serving(tmp: Path, **variables: str) -> AbstractContextManager[Service]:
+    """Without a Triton."""
+    (tmp / "repository" / MODEL / "1").mkdir(parents=True)
+    write_release(tmp / "repository", toy.LIMITS, items=toy.ITEMS - 1, models=(MODEL,))
+    (nobody,) = free_ports(1)
+    named = {
+        "RECSERVE_REPOSITORY": str(tmp / "repository"),
+        "RECSERVE_TRITON": f"grpc://127.0.0.1:{nobody}",
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp / "shared"),  # BentoML sets one, too
+    }
+    return bentoml_serve(tmp, named | variables)
+
+
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Without a Triton."""
     tmp = tmp_path_factory.mktemp("metrics")
-    repository, model = tmp / "repository", "recommender_onnx"
-    (repository / model / "1").mkdir(parents=True)
-    write_release(repository, toy.LIMITS, items=toy.ITEMS - 1, models=(model,))
-    (nobody,) = free_ports(1)
-    variables = {
-        "RECSERVE_REPOSITORY": str(repository),
-        "RECSERVE_TRITON": f"grpc://127.0.0.1:{nobody}",
-        "PROMETHEUS_MULTIPROC_DIR": str(Path(tmp) / "shared"),  # BentoML sets one, too
-    }
-    with bentoml_serve(tmp, variables) as running:
+    with serving(tmp, RECSERVE_STORE=f"sqlite:///{tmp}/store.db") as running:
         yield running
+
+
+def seen(service: Service, name: str, **labels: str) -> float:
+    return value(service.http.get("/metrics").text, name, **labels)
 
 
 def test_a_request_without_triton_counts_in_the_stages_it_went_through(service: Service) -> None:
     assert service.recommend(user_id="reader", n=3)["fallback"] is True
-    text = service.http.get("/metrics").text
-    passed = {s: value(text, "recserve_stage_seconds_count", stage=s) for s in STAGES}
-    assert passed[PREPROCESS] == passed[TRITON] > 0
-    assert value(text, "recserve_stage_errors_total", stage=TRITON) == passed[TRITON]
-    assert value(text, "recserve_stage_errors_total", stage=PREPROCESS) == 0
-    assert value(text, "recserve_catalogue_items") == toy.ITEMS - 1
-    assert value(text, "recserve_waiting_rows") == 0
+    for stage in (PREPROCESS, STORE, TRITON):
+        assert seen(service, "recserve_stage_seconds_count", stage=stage) > 0
+    assert seen(service, "recserve_stage_errors_total", stage=TRITON) > 0
+    assert seen(service, "recserve_stage_errors_total", stage=PREPROCESS) == 0
+    assert seen(service, "recserve_waiting_rows") == 0
+
+
+def test_a_triton_that_is_away_opens_the_breaker_and_requests_count_by_it(
+    service: Service,
+) -> None:
+    for _ in range(2 * FAILURES):
+        service.recommend(n=3)
+    assert seen(service, "recserve_breaker_open") == 1
+    assert seen(service, "recserve_fallback_total", cause=BREAKER) > 0
+
+
+def test_what_is_asked_and_shown_is_held_against_the_release(service: Service) -> None:
+    def asked(known: str) -> list[float]:
+        return [
+            seen(service, f"recserve_asked_{of}_total", known=known) for of in ("users", "items")
+        ]
+
+    known, unknown = asked("true"), asked("false")
+    service.recommend(user_id="reader", history=["i1", "nothing", "i2"], n=3)
+    service.recommend(user_id="a stranger", n=3)
+    assert [a - b for a, b in zip(asked("true"), known, strict=True)] == [1, 2]
+    assert [a - b for a, b in zip(asked("false"), unknown, strict=True)] == [1, 1]
+    assert seen(service, "recserve_catalogue_items") == toy.ITEMS - 1
+    assert 3 <= seen(service, "recserve_shown_items") < toy.ITEMS
+    popularity = seen(service, "recserve_shown_popularity_total") / seen(
+        service, "recserve_shown_total"
+    )
+    assert 0.8 < popularity <= 1  # popular items are all that can be shown
+
+
+def test_events_are_counted_when_they_are_kept_and_when_they_are_not(service: Service) -> None:
+    now = int(time.time())
+    event = {"event_id": "e1", "user_id": "u", "item_id": "i1", "event": "view"}
+    service.post("/v1/events", {"events": [event | {"timestamp": now - 100}]})
+    service.post("/v1/events", {"events": [event | {"timestamp": now - 100}]})
+    ahead = [event | {"timestamp": now + 10_000}, event | {"event_id": "e2"}]
+    assert service.http.post("/v1/events", json={"events": ahead}).status_code == 400
+    outcomes = {o: seen(service, "recserve_events_total", outcome=o)
+                for o in ("accepted", "duplicate", "forgotten", "refused")}  # fmt: skip
+    assert outcomes == {"accepted": 1, "duplicate": 1, "forgotten": 0, "refused": 2}
+    assert seen(service, "recserve_event_lag_seconds_count") == 2
+    assert seen(service, "recserve_event_lag_seconds_sum") >= 200
+
+
+def test_a_caller_that_is_turned_away_counts_by_the_reason(tmp_path: Path) -> None:
+    with serving(tmp_path, RECSERVE_RATE="0.001", RECSERVE_BURST="1") as running:
+        codes = [running.http.post("/v1/popular", json={}).status_code for _ in range(3)]
+        assert codes == [200, 429, 429]
+        assert seen(running, "recserve_refused_total", reason=RATE) == 2
+        assert seen(running, "recserve_refused_total", reason=OVERLOAD) == 0
+        assert seen(running, "recserve_inflight_bound") == 256
