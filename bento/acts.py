@@ -21,12 +21,12 @@ from bento.schemas import BlockedRequest, EventBody, EventsRequest, UserRequest
 from bento.stages import STORE
 from bento.store import Event, Store
 from client.api import BlockedItems, EventsAccepted, Forgotten, HistoryAnswer, HistoryEvent
-from recommender.errors import BadInput, Unavailable
+from recommender.errors import Unavailable
 from recommender.release import Release
 
 log = logging.getLogger("bentoml.recserve")
 
-AHEAD_S = 300  # how far a caller's clock may be ahead of ours
+AHEAD_S = 5  # a caller's clock may be ahead of ours without being told
 
 
 class Acts:
@@ -36,10 +36,10 @@ class Acts:
         self._release, self._memory, self._metrics = release, memory, metrics
 
     async def events(self, asked: EventsRequest, _: str) -> EventsAccepted:
-        """All of them or none. Raises BadInput for a time ahead of ours, Unavailable."""
+        """All of them or none. Raises Unavailable."""
         now = int(time.time())
         with self._metrics.events.taking(len(asked.events)):
-            events = [self._event(event, at, now) for at, event in enumerate(asked.events)]
+            events = [_event(event, now) for event in asked.events]
             with self._metrics.stage(STORE):
                 counted = await self._there.add(events, weights=self._release.acts.weights)
         self._metrics.events.taken(counted, (now - event.timestamp for event in events))
@@ -48,6 +48,7 @@ class Acts:
             accepted=counted.accepted,
             duplicates=counted.duplicates,
             forgotten=counted.forgotten,
+            ahead=sum((event.timestamp or 0) > now + AHEAD_S for event in asked.events),
             unknown=[item for item in items if not self._release.catalogue.index(item)],
         )
 
@@ -68,14 +69,8 @@ class Acts:
         return Forgotten(events=erased)
 
     async def block(self, asked: BlockedRequest, _: str) -> BlockedItems:
-        """Also without a change, to see the list. Ids that no release knows yet are welcome."""
-        if both := set(asked.add) & set(asked.remove):
-            raise BadInput(
-                f"{len(both)} items are to be added and removed",
-                remedy="Name an item in one of add and remove.",
-                field="remove",
-                value=sorted(both)[0],
-            )
+        """Also without a change, to see the list. Ids that no release knows yet are welcome;
+        what is both added and removed stays blocked."""
         with self._metrics.stage(STORE):
             if asked.add or asked.remove:
                 blocked = await self._there.block(add=asked.add, remove=asked.remove)
@@ -93,24 +88,6 @@ class Acts:
             )
         return self._memory.store
 
-    def _event(self, body: EventBody, position: int, now: int) -> Event:
-        timestamp = now if body.timestamp is None else body.timestamp
-        if timestamp > now + AHEAD_S:
-            raise BadInput(
-                f"event {position} is {timestamp - now} s ahead of this server's clock",
-                remedy=f"Send unix seconds of at most {AHEAD_S} s from now, or no timestamp.",
-                field=f"events[{position}].timestamp",
-                value=timestamp,
-            )
-        return Event(
-            event_id=body.event_id or uuid.uuid4().hex,
-            user_id=body.user_id,
-            item_id=body.item_id,
-            event=body.event.strip().lower(),
-            timestamp=min(timestamp, now),  # a clock that is a little ahead
-            request_id=body.request_id,
-        )
-
     def _act(self, index: int, at: int, kinds: dict[tuple[str, int], str]) -> HistoryEvent:
         item_id = self._release.catalogue.item_id(index)
         return HistoryEvent(
@@ -119,3 +96,15 @@ class Acts:
             event=kinds.get((item_id, at)),
             timestamp=at,
         )
+
+
+def _event(body: EventBody, now: int) -> Event:
+    """Nothing has happened yet that is still to come: a clock that is ahead says now."""
+    return Event(
+        event_id=body.event_id or uuid.uuid4().hex,
+        user_id=body.user_id,
+        item_id=body.item_id,
+        event=body.event.strip().lower(),
+        timestamp=now if body.timestamp is None else min(body.timestamp, now),
+        request_id=body.request_id,
+    )

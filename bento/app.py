@@ -30,6 +30,7 @@ from recommender.errors import RecserveError
 
 log = logging.getLogger("bentoml.recserve")
 
+OUTSIDE = ("/livez", "/readyz")  # BentoML answers them; what comes here is no GET
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 JSON = b"application/json"
 NOSNIFF = (b"x-content-type-options", b"nosniff")
@@ -163,6 +164,8 @@ class App:
 
     def _route(self, method: str, path: str) -> Route:
         route = self.routes.get(path)
+        if path in OUTSIDE:
+            raise _no_method(path, method, "GET")
         if route is None:
             raise HttpError(
                 404,
@@ -171,14 +174,18 @@ class App:
                 value=path[:60],
             )
         if method not in route.methods:
-            raise HttpError(
-                405,
-                f"{path} takes no {method[:60]}",
-                remedy=f"Use {route.method}.",
-                value=method[:60],
-                headers=[(b"allow", route.method.encode())],
-            )
+            raise _no_method(path, method, route.method)
         return route
+
+
+def _no_method(path: str, method: str, known: str) -> HttpError:
+    return HttpError(
+        405,
+        f"{path} takes no {method[:60]}",
+        remedy=f"Use {known}.",
+        value=method[:60],
+        headers=[(b"allow", known.encode())],
+    )
 
 
 async def _reply(

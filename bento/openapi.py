@@ -31,8 +31,9 @@ BUSY = ("429", "503")  # come with Retry-After
 REQUEST_ID = {
     "name": "X-Request-ID",
     "in": "header",
-    "description": "Comes back in the answer; made where it is missing or unsafe.",
-    "schema": {"type": "string", "maxLength": 128},
+    "description": "Comes back in the answer if it is safe to log (1 to 128 letters, digits and "
+    "`._:-`); otherwise one is made.",
+    "schema": {"type": "string"},
 }
 RETRY_AFTER = {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
 KEY = {"type": "http", "scheme": "bearer", "description": "Only where keys are configured."}

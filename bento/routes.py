@@ -16,6 +16,7 @@ from bento import openapi, web
 from bento.access import Call
 from bento.acts import Acts
 from bento.app import Handler, Route
+from bento.decoding import decode
 from bento.keys import ADMIN, EVENTS, METRICS, RECOMMEND
 from bento.metrics import CONTENT_TYPE, Metrics
 from bento.schemas import (
@@ -26,7 +27,6 @@ from bento.schemas import (
     RecommendRequest,
     SimilarRequest,
     UserRequest,
-    decode,
 )
 from bento.variants import Router
 from client.api import Answer

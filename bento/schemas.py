@@ -1,21 +1,20 @@
-"""Bytes of a request -> a checked struct, or BadInput naming the field.
+"""What each route may be asked, as structs: `bento/decoding.py` makes them of bytes.
 
 The structs are the schema: every limit stands in them, unknown fields are
 refused, and `bento/openapi.py` describes them as they are. The one limit that
-belongs to the release, n + offset <= K, is `window()`. The answers' types are
+belongs to the release, its K, is `window()`. The answers' types are
 the client's.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from bento.settings import MAX_DEADLINE_MS
-from recommender.errors import BadInput, shown
+from recommender.errors import BadInput
 
 DEFAULT_N = 10
 MAX_LIST = 2000  # ids in one list
@@ -180,7 +179,7 @@ class EventBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ]
     timestamp: Annotated[
         Annotated[int, Meta(ge=0, le=LAST_SECOND)] | None,
-        Meta(description="Unix seconds; default now, and never far ahead of it."),
+        Meta(description="Unix seconds; default now, as is a time that has not come."),
     ] = None
     request_id: Annotated[
         Annotated[str, Meta(min_length=1, max_length=128)] | None,
@@ -211,9 +210,10 @@ PAGED = (RecommendRequest, SimilarRequest, PopularRequest)  # have n and offset
 
 
 def window(request: RecommendRequest | SimilarRequest | PopularRequest, answers: int) -> slice:
-    """The part of a release's K = `answers` ranked items that is asked for.
+    """The part of a release's K = `answers` ranked items that is asked for; the last page ends
+    with the K-th of them.
 
-    Raises BadInput where it reaches beyond them.
+    Raises BadInput for n or offset beyond K.
     """
     offset, n = request.offset, request.n
     if not 0 <= offset < answers:
@@ -224,77 +224,12 @@ def window(request: RecommendRequest | SimilarRequest | PopularRequest, answers:
             value=offset,
         )
     if n is UNSET:
-        n = min(DEFAULT_N, answers - offset)
-    if not 1 <= n <= answers - offset:
+        n = min(DEFAULT_N, answers)
+    if not 1 <= n <= answers:
         raise BadInput(
             f"n is {n}",
-            remedy=f"Send a whole number from 1 to {answers - offset}"
-            + (f" (n + offset may be {answers} at most)." if offset else "."),
+            remedy=f"Send a whole number from 1 to {answers}.",
             field="n",
             value=n,
         )
-    return slice(offset, offset + n)
-
-
-T = TypeVar("T")
-
-
-def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """Raises BadInput with the field at fault (`filter.exclude`, or `body`) and its value."""
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise _outside_schema(str(error), body) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadInput(
-            f"the body is not JSON ({error})",
-            remedy="Send one JSON object, encoded as UTF-8.",
-            field="body",
-            value=shown(body[:60].decode(errors="replace")),
-        ) from error
-    except RecursionError as error:
-        raise BadInput(
-            "the body is nested too deeply",
-            remedy="Send what /docs.json describes.",
-            field="body",
-            value=shown(body[:60].decode(errors="replace")),
-        ) from error
-
-
-PLACE = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>[^`]*)`)?", re.DOTALL)
-UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
-
-
-def _outside_schema(message: str, body: bytes) -> BadInput:
-    """msgspec says "Expected `int` - at `$.context.time`"; find the field and what it held."""
-    what, path = PLACE.fullmatch(message).group("what", "path")  # type: ignore[union-attr]
-    field = (path or "").removeprefix(".").replace("[...]", "")
-    if unknown := UNKNOWN.match(what):
-        field = f"{field}.{unknown['name']}" if field else unknown["name"]
-        what, remedy = "unknown field", "Leave it out; /docs.json lists the fields there are."
-    else:
-        what = what.replace("`", "")
-        wanted = what.partition(", got ")[0].replace("Expected", "Send")
-        remedy = f"{wanted}; /docs.json describes the field."
-    return BadInput(
-        f"{field or 'the body'}: {what}",
-        remedy=remedy,
-        field=field or "body",
-        value=_value(body, field),
-    )
-
-
-def _value(body: bytes, field: str) -> object:
-    """What stands at `field` (`filter.exclude[3]`) of the body, as an error shows it."""
-    try:
-        value: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return shown(body[:60].decode(errors="replace"))
-    for step in re.split(r"[.\[\]]+", field):
-        if isinstance(value, dict) and step in value:
-            value = value[step]
-        elif isinstance(value, list) and step.isdecimal():
-            value = value[int(step)]
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return value[:60] if isinstance(value, str) else shown(value)
+    return slice(offset, min(offset + n, answers))

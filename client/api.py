@@ -111,6 +111,7 @@ class EventsAccepted(msgspec.Struct, frozen=True, kw_only=True):
     accepted: int
     duplicates: int  # of an event_id that was there already: not counted again
     forgotten: int = 0  # of users who were erased, from before that: not counted
+    ahead: int = 0  # with a time of more than 5 s ahead of the server's clock: taken as now
     unknown: list[str] = []  # item ids outside the release's catalogue; their events are kept
 
 

@@ -17,6 +17,9 @@ the three as one line, `bento/` turns them into its one error shape.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 
 class RecserveError(Exception):
     """Base class. `what` names the fault and the value seen, `remedy` what to do about it.
@@ -35,6 +38,13 @@ class RecserveError(Exception):
         self.field = field
         self.value = value
         super().__init__(f"{what}. {remedy}")
+
+    def __reduce__(self) -> tuple[Callable[[], RecserveError], tuple[()]]:
+        """For pickling, between processes of ours: an exception's own forgets keywords."""
+        again = partial(
+            type(self), self.what, remedy=self.remedy, field=self.field, value=self.value
+        )
+        return again, ()
 
 
 class BadInput(RecserveError):

@@ -16,28 +16,31 @@ DOCS = Path(__file__).parent.parent / "docs"
 PICTURES: dict[str, dict[str, Any]] = {
     "light": {"viewport": DESKTOP, "color_scheme": "light"},
     "dark": {"viewport": DESKTOP, "color_scheme": "dark"},
-    "phone": {"viewport": PHONE, "color_scheme": "light"},
+    "phone": {"viewport": PHONE | {"height": 1000}, "color_scheme": "light"},
 }
 
 
 def light(page: Watched) -> None:
-    """An item was clicked, and what its reason is made of is open."""
+    """An item was clicked; the others say how they moved."""
     with page.answered():
         page.page.locator(".ranked .title").nth(2).click()
     page.page.mouse.move(0, 0)
-    page.page.locator(".reason summary").first.click()
+    page.page.evaluate("document.activeElement.blur()")
 
 
 def dark(page: Watched) -> None:
-    """Two models side by side, of some categories, more diverse."""
+    """Two answers side by side, of some categories, more diverse; one reason in full."""
     page.page.locator("#categories > summary").click()
-    for category in ("Comedy", "Drama"):
-        with page.answered():
-            page.page.get_by_label(category, exact=False).first.check()
+    with page.answered():
+        page.page.locator("#category-boxes input").first.check()
+    page.page.locator("#categories > summary").click()
     with page.answered():
         page.page.get_by_label("Diversity").fill("0.3")
     with page.answered():
-        page.page.get_by_label("beside").select_option(index=1)
+        page.page.get_by_label("beside").select_option(index=2)
+    page.page.locator(".reason summary").first.click()
+    page.page.evaluate("document.activeElement.blur()")
+    page.page.mouse.move(0, 0)
 
 
 def phone(page: Watched) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -11,6 +12,7 @@ from browser import PHONE, Watched, chromium, watched
 from playwright.sync_api import Browser, expect
 from served import Stack
 
+DOCS = Path(__file__).parent.parent / "docs" / "page.md"
 USER, NOBODY = "user-000001", "nobody-knows-me"
 
 
@@ -140,6 +142,7 @@ def test_a_blocked_item_is_shown_to_nobody_until_it_is_unblocked(page: Watched) 
     assert before[1] not in after
     assert after[0] == before[0]
     with page.answered():
+        page.page.locator("#blocked-part > summary").click()
         page.page.get_by_role("button", name=f"Unblock {before[1]}").click()
     assert page.titles() == before
     expect(page.page.locator("#blocked-hint")).to_be_visible()
@@ -196,11 +199,24 @@ def test_it_fits_a_phone(browser: Browser, stack: Stack) -> None:
         page.open()
         page.ask_for(USER)
         page.page.locator("#categories > summary").click()
-        page.page.locator("#add > summary").click()
+        for part in ("#history-part", "#add", "#blocked-part"):
+            page.page.locator(f"{part} > summary").click()
         page.page.locator(".reason summary").first.click()
         with page.answered():
             page.page.get_by_label("beside").select_option("recommender_torchscript")
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+
+
+def test_the_script_of_the_documentation_runs(page: Watched) -> None:
+    (script,) = re.findall(r"```js\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    script = script.replace("http://127.0.0.1:3000", page.url).replace('"196"', '"a-scripted-user"')
+    before = page.evaluate(
+        f"(async () => {{ {script}; return items.map((one) => one.item_id); }})()"
+    )
+    assert len(before) == 5
+    page.ask_for("a-scripted-user")
+    assert page.page.locator(".ranked li").first.get_attribute("data-id") != before[0]
+    expect(page.page.locator("#history li")).to_have_count(1)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

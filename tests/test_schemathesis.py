@@ -35,7 +35,7 @@ def locked(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
 
 
 examples = pytest.mark.parametrize(
-    "examples", [20, pytest.param(200, marks=pytest.mark.faults)], ids=str
+    "examples", [10, pytest.param(200, marks=pytest.mark.faults)], ids=str
 )
 
 

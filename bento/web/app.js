@@ -176,5 +176,6 @@ $("more").addEventListener("click", () => {
   refresh();
 });
 
-$("add").open = matchMedia("(min-width: 54rem)").matches; // where it does not push the list away
+// Open where they do not push the list away.
+$("history-part").open = $("add").open = matchMedia("(min-width: 54rem)").matches;
 begin();

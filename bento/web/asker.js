@@ -5,7 +5,7 @@ import { ask } from "./api.js";
 import { $, calmly, el, named } from "./dom.js";
 
 const FOUND = 8; // items offered at a time
-const SHOWN = matchMedia("(min-width: 54rem)").matches ? 10 : 3; // of the history, the newest
+const SHOWN = 10; // of the history, the newest
 
 export class Asker {
   /** Calls `changed(user is another)` when there is something else to ask, `pick(item)` for an
