@@ -10,7 +10,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test test-faults lint bench-graph bench-triton constraints configs clean
+.PHONY: install up test test-faults lint bench-graph bench-triton bench-gpu constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -47,6 +47,10 @@ bench-graph: install
 # Triton against ONNX Runtime alone, and with dynamic batching against without.
 bench-triton: install
 	$(BIN)/python benchmarks/triton_rates.py $(REPOSITORY)
+
+# On a machine with a CUDA GPU: writes docs/benchmarks-gpu.md. DATA: train on it, too.
+bench-gpu: install
+	$(BIN)/python benchmarks/gpu.py --repository $(REPOSITORY) $(if $(DATA),--data $(DATA))
 
 lint: install
 	@echo "make test needs no system packages beyond those of make install."
