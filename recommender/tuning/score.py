@@ -33,7 +33,7 @@ from recommender.fitting import Encoders, moments_of
 from recommender.mixing import Moment, mixed, views_of
 from recommender.models.families import Blueprint
 from recommender.models.learn import Progress, silent
-from recommender.models.mix import View, cut_views
+from recommender.models.mix import AFTER_CUT, View, cut_views
 from recommender.protocols import divide
 from recommender.train import blueprint_of
 from recommender.tuning.space import MIXER, TABLES, without
@@ -120,9 +120,12 @@ def _key(config: Config) -> str:
 
 def _scored(blueprint: Blueprint, views: Sequence[View], progress: Progress) -> Score:
     """Two mixers, each learned from one half of the users, asked by the other."""
-    now, *later = views
-    last = later[-1] if blueprint.time_kind == REAL and later else None
-    learned = [now, *_reweighed(later[:-1], now)] if last is not None and later[:-1] else views
+    now, cuts = views[0], [view for view in views if view.kind == AFTER_CUT]
+    last = cuts[-1] if blueprint.time_kind == REAL and cuts else None
+    learned = views
+    if last is not None and cuts[:-1]:
+        others = [view for view in views[1:] if view.kind != AFTER_CUT]
+        learned = [now, *_reweighed(cuts[:-1], now), *others]
     next_item: list[Array] = []
     window: list[Array] = []
     queries: list[Query] = []
