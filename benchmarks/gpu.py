@@ -23,7 +23,7 @@ from gpu_report import about_machine, page
 
 from recommender import config as recipes
 
-PARTS = ("floors", "graph", "training", "triton")
+PARTS = ("floors", "graph", "optimized", "training", "triton")
 
 
 def main(
@@ -95,7 +95,8 @@ def measure_here(
                     Floors(**found["floors"]), config, items, limits
                 ),
             )
-        part("fuser", lambda: gpu_graph.fusing(config, limits))
+    if "optimized" in chosen:
+        part("optimized", lambda: gpu_graph.optimized(config, limits))
 
 
 if __name__ == "__main__":

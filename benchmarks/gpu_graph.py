@@ -113,10 +113,14 @@ def frozen(graph: nn.Module, limits: Limits, device: torch.device) -> Any:
     return torch.jit.freeze(traced(graph, limits).to(device).eval())
 
 
-def answers_of(module: Any, device: torch.device) -> Answers:
+def answers_of(module: Any, device: torch.device, *, optimized: bool = False) -> Answers:
+    """As that backend asks it, unless `optimized`."""
+
     @torch.inference_mode()
     def answers(arrays: Mapping[str, Array]) -> dict[str, Array]:
-        item, score = module(*(torch.from_numpy(array).to(device) for array in arrays.values()))
+        given = [torch.from_numpy(array).to(device) for array in arrays.values()]
+        with torch.jit.optimized_execution(optimized):
+            item, score = module(*given)
         return {"item": item.cpu().numpy(), "score": score.cpu().numpy()}
 
     return answers
@@ -182,24 +186,27 @@ def parts(graph: Graph, items: int, limits: Limits, rows: int = 32) -> Iterator[
     yield "whole graph", gpu_ms(lambda: graph(*given))
 
 
-# --- what compiling costs
+# --- what optimized execution costs, and whether it is right
 
 
-def fusing(config: Config, limits: Limits, items: int = 12_000) -> dict[str, list[float]]:
-    """Milliseconds of the first, second and third answer to batches never seen before, with
-    TorchScript's fuser and without it."""
-    graph, found = random_graph(items, config), {}
-    for name, on in (("with the fuser", True), ("without", False)):
-        torch._C._jit_set_texpr_fuser_enabled(on)
-        answers = answers_of(frozen(graph, limits, GPU), GPU)
-        for batch in (1, 2, 3, 5, 9, 17, 33, 64):
-            asked = questions(items, limits, batch, 64)
-            took = []
+def optimized(config: Config, limits: Limits, items: int = 1_683) -> list[dict[str, Any]]:
+    """The first three answers to each of several shapes, with TorchScript's optimized execution
+    and without: milliseconds of each, and how many rows list what eager lists on the CPU."""
+    shapes = ((32, 64), (32, 200), (5, 64), (64, 16), (1, 200), (17, 64))
+    asked = [questions(items, limits, rows, length) for rows, length in shapes]
+    wanted = [answers_of(random_graph(items, config), CPU)(one) for one in asked]
+    found = []
+    for on in (True, False):
+        answers = answers_of(frozen(random_graph(items, config), limits, GPU), GPU, optimized=on)
+        for (rows, length), one, right in zip(shapes, asked, wanted, strict=True):
+            took, same = [], []
             for _ in range(3):
                 started = time.perf_counter()
-                answers(asked)
+                seen = answers(one)
                 took.append((time.perf_counter() - started) * 1e3)
-            found[f"{name}, batch {batch}"] = took
-    torch._C._jit_set_texpr_fuser_enabled(True)
+                same.append(int((seen["item"] == right["item"]).all(axis=1).sum()))
+            found.append(
+                {"optimized": on, "rows": rows, "length": length, "ms": took, "same": same}
+            )
     freed()
     return found
