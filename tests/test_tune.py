@@ -19,8 +19,9 @@ from recommender.data.config import DataConfig
 from recommender.data.dataset import Dataset, load
 from recommender.data.split import Query, leave_one_out, temporal
 from recommender.data.synthetic import write_synthetic
-from recommender.data.timing import NONE
+from recommender.data.timing import NONE, REAL
 from recommender.errors import BadInput, DataError, RunError, TrainingError
+from recommender.models.mix import UNTOUCHED
 from recommender.tune import BEST, FIGURES, PAGE
 from recommender.tuning.score import WITHHELD, Bench, Score, allowed_rows, tidy
 from recommender.tuning.space import changed, space_of, to_toml
@@ -325,3 +326,18 @@ def test_the_command_prints_what_it_found(
 def test_an_unknown_protocol_is_refused(data: Dataset) -> None:
     with pytest.raises(BadInput, match="both"):
         allowed_rows(data, "none")
+
+
+def test_the_window_asks_what_came_after_the_last_cut(tmp_path: Path) -> None:
+    """And not for the items that a training hides, where the catalogue has a hundred."""
+    write_synthetic(tmp_path / "data", users=60, items=120, events=2000, seed=2)
+    data = load(tmp_path / "data")[0]
+    assert data.time_kind == REAL
+    bench = Bench(data, data.users, tmp_path / "encoders")
+    bench.score(BASE)
+    hidden = bench._views[-1]
+    assert hidden.kind == UNTOUCHED
+    bench._views[-1] = hidden.part(np.zeros(len(hidden.queries), bool))  # nobody asks for them
+    window = bench.score(BASE).window
+    assert window is not None
+    assert window > 0

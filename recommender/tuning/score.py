@@ -175,7 +175,7 @@ def _half(view: View, half: int) -> View:
 
 def _ndcg(blueprint: Blueprint, view: View) -> Array:
     """[Q]"""
-    graph, asked = blueprint.graph(view.scorer), requests(view.queries, view.users)
+    graph, asked = blueprint.placed(view.scorer), requests(view.queries, view.users)
     items, _ = rank(graph, asked, blueprint.limits)
     return judge(items, view.queries, len(blueprint.catalogue)).values["ndcg@10"]
 
