@@ -11,7 +11,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test test-faults packages promtool lint bench-graph bench-triton bench-diversity bench-overhead constraints configs clean
+.PHONY: install up test test-faults packages promtool lint bench-graph bench-triton bench-diversity bench-overhead bench-gpu constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -73,10 +73,17 @@ bench-triton: install
 	$(BIN)/python benchmarks/triton_rates.py $(REPOSITORY)
 
 # What diversity costs; RUN is of `recserve evaluate DATA --protocol leave-one-out`.
-DATA ?= data/ml-100k
 RUN ?= reports/ml-100k/runs/leave-one-out-deep
 bench-diversity: install
-	$(BIN)/python benchmarks/diversity.py $(DATA) $(RUN)
+	$(BIN)/python benchmarks/diversity.py $(or $(DATA),data/ml-100k) $(RUN)
+
+# What the service adds to Triton's own time, for one caller.
+bench-overhead: install
+	$(BIN)/python benchmarks/overhead.py $(REPOSITORY)
+
+# On a machine with a CUDA GPU: writes docs/benchmarks-gpu.md. DATA: train on it, too.
+bench-gpu: install
+	$(BIN)/python benchmarks/gpu.py --repository $(REPOSITORY) $(if $(DATA),--data $(DATA))
 
 lint: install
 	$(BIN)/ruff check .

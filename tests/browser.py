@@ -26,7 +26,7 @@ DESKTOP, PHONE = {"width": 1200, "height": 900}, {"width": 360, "height": 740}
 @contextmanager
 def chromium() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
-    assert path is not None, "the tests of the page need chromium: run `make programs`"
+    assert path is not None, "the tests of the page need chromium: run `make packages`"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
         try:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from recommender import config
 from recommender.data.dataset import Dataset
@@ -52,3 +53,39 @@ def test_the_cost_of_diversity(dataset: Dataset, data_folder: Path, tmp_path: Pa
     assert rows[0][1].startswith(f"{judged:.4f}")  # diversity 0 is the model's own order
     differences = [float(row[3]) for row in rows]
     assert differences == sorted(differences) and differences[0] < differences[10]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA GPU is here")
+def test_without_a_gpu_there_is_nothing_to_measure(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--out", str(page)],
+        cwd=ROOT, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "sees no CUDA GPU here" in done.stderr
+    assert not page.exists()
+
+
+def test_the_random_graph_of_the_gpu_benchmark_answers_in_both_forms(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import gpu_graph
+    import gpu_random
+
+    from recommender import config
+
+    recipe, items = config.read(settings=["encoder.width=16"]), 150
+    limits = gpu_random.limits_of(recipe)
+    graph = gpu_random.random_graph(items, recipe)
+    script = gpu_graph.frozen(graph, limits, torch.device("cpu"))
+    asked = gpu_random.questions(items, limits, rows=5, length=64)
+    wanted, seen = (
+        gpu_graph.answers_of(one, torch.device("cpu"))(asked) for one in (graph, script)
+    )
+    assert (wanted["item"][:, 0] > 0).all()
+    assert gpu_graph._check(items, "TorchScript", seen, wanted).said == ""
+    wrong = {**seen, "score": seen["score"] + 0.5}
+    assert gpu_graph._check(items, "TorchScript", wrong, wanted).largest is None

@@ -112,7 +112,7 @@ def test_the_catalogue_is_asked_for_by_words_and_by_categories(
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_are_javascript(script: Path, tmp_path: Path) -> None:
     node = shutil.which("node")
-    assert node is not None, "node checks the page's scripts: run `make programs`"
+    assert node is not None, "node checks the page's scripts: run `make packages`"
     module = shutil.copy(script, tmp_path / "script.mjs")  # by its name a module, for any node
     checked = subprocess.run([node, "--check", module], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr

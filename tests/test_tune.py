@@ -19,8 +19,9 @@ from recommender.data.config import DataConfig
 from recommender.data.dataset import Dataset, load
 from recommender.data.split import Query, leave_one_out, temporal
 from recommender.data.synthetic import write_synthetic
-from recommender.data.timing import NONE
+from recommender.data.timing import NONE, REAL
 from recommender.errors import BadInput, DataError, RunError, TrainingError
+from recommender.models.mix import UNTOUCHED
 from recommender.tune import BEST, FIGURES, PAGE
 from recommender.tuning.score import WITHHELD, Bench, Score, allowed_rows, tidy
 from recommender.tuning.space import changed, space_of, to_toml
@@ -58,6 +59,17 @@ def test_the_first_trial_is_the_recipe_given(straight: Tuned) -> None:
     assert changed(BASE, first.settings) == BASE
     assert all(changed(BASE, trial.settings) != BASE for trial in others)
     assert straight.finals[0].trial == 0
+
+
+def test_both_kinds_of_questions_are_answered_well_where_the_answer_is_known(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    """Of a catalogue large enough that the mixer also learns from hidden items, which are none of
+    the questions."""
+    bench = Bench(dataset, allowed_rows(dataset, "both"), tmp_path)
+    score = bench.score(BASE)
+    assert score.next_item > 0.7
+    assert score.window is not None and score.window > 0.7
 
 
 @pytest.mark.parametrize(
@@ -314,3 +326,18 @@ def test_the_command_prints_what_it_found(
 def test_an_unknown_protocol_is_refused(data: Dataset) -> None:
     with pytest.raises(BadInput, match="both"):
         allowed_rows(data, "none")
+
+
+def test_the_window_asks_what_came_after_the_last_cut(tmp_path: Path) -> None:
+    """And not for the items that a training hides, where the catalogue has a hundred."""
+    write_synthetic(tmp_path / "data", users=60, items=120, events=2000, seed=2)
+    data = load(tmp_path / "data")[0]
+    assert data.time_kind == REAL
+    bench = Bench(data, data.users, tmp_path / "encoders")
+    bench.score(BASE)
+    hidden = bench._views[-1]
+    assert hidden.kind == UNTOUCHED
+    bench._views[-1] = hidden.part(np.zeros(len(hidden.queries), bool))  # nobody asks for them
+    window = bench.score(BASE).window
+    assert window is not None
+    assert window > 0

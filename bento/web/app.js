@@ -9,6 +9,7 @@ import { Categories } from "./categories.js";
 import { $, calmly, el, named } from "./dom.js";
 import { RankedList } from "./list.js";
 
+const DEADLINE_MS = 1500; // a person waits longer than a shop: rather late than without reasons
 const STEP = 10; // items at first, and more by "Show more"
 
 let n = STEP;
@@ -44,7 +45,7 @@ async function refresh({ another = false, said = "" } = {}) {
 }
 
 function question(choice) {
-  const body = { ...asker.question, n, explain: true };
+  const body = { ...asker.question, n, explain: true, deadline_ms: DEADLINE_MS };
   if (categories.chosen.size) body.filter = { categories: [...categories.chosen] };
   if ($("diversity").valueAsNumber) body.diversity = $("diversity").valueAsNumber;
   if (choice?.dataset.field) body[choice.dataset.field] = choice.dataset.name;

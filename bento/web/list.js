@@ -4,6 +4,10 @@
 import { el, named } from "./dom.js";
 
 const MOVE = { duration: 350, easing: "cubic-bezier(.2, .7, .2, 1)" };
+const NOTES = {
+  store: "The event store is away: what the user did since the release is not in it.",
+  explanations: "Not every reason came in time.",
+};
 const SIGNALS = 7; // of a reason, by name: the strongest
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -84,7 +88,7 @@ const blockButton = (item, block) => el("button", {
 
 /** What an answer says of itself beside its items. */
 function remarks(answer) {
-  const said = [...(answer.notes ?? [])];
+  const said = (answer.notes ?? []).map((note) => NOTES[note] ?? `${note}.`);
   if (answer.fallback) said.unshift("The model did not answer in time: these are popular items.");
   if (answer.ignored.length) said.push(`Not known to this release, and ignored: ${answer.ignored.join(", ")}.`);
   return said;
