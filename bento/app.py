@@ -159,7 +159,9 @@ class App:
         if self._log_requests:
             ms = (perf_counter() - asked.began) * 1000
             logs.request(asked.call, asked.method, asked.route, status, ms, answer)
-        if (route := self.routes.get(asked.path)) is not None and route.scope == ADMIN:
+        route = self.routes.get(asked.path)
+        # 401 and 429 are counted: whoever has no key must not fill the log.
+        if route is not None and route.scope == ADMIN and status not in (401, 429):
             logs.audit(asked.call, asked.path, status, asked.body or b"")
 
     def _route(self, method: str, path: str) -> Route:

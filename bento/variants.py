@@ -219,7 +219,10 @@ class Router:
             if not live.warned:  # once, not for every request
                 defect = None if isinstance(error, RecserveError) else error
                 name = live.variant.name
-                log.warning("variant %s failed: %s", name, error, exc_info=defect)
+                # By kind and field: a message may quote what was asked, which is nobody's business.
+                field = getattr(error, "field", None) or "no field"
+                what = f"{type(error).__name__} ({field})"
+                log.warning("variant %s failed: %s", name, what, exc_info=defect)
             live.warned = True
             return answer
 

@@ -346,7 +346,8 @@ def test_an_act_of_an_admin_is_always_written_down_with_who_and_what(
     asked(one, ("POST", "/forget", sent["boss"]), body=b'{"user_id": "user-4711"}')
     asked(one, ("POST", "/forget", sent["boss"]), body=b'{"add": ["a", "b"], "remove": ["c"]}')
     asked(one, ("POST", "/forget", sent["shop"]), body=b'{"user_id": "user-4711"}')
-    erased, blocked, refused = lines
+    asked(one, ("POST", "/forget", {}), ("POST", "/forget", {"Authorization": "Bearer rsk_x"}))
+    erased, blocked, refused = lines  # and no line for whoever has no key
     assert "recserve.audit: audit key=boss act=/forget status=200 request_id=" in erased
     assert erased.endswith("user=85e8cbcc4fab8df4")  # printf user-4711 | sha256sum
     assert blocked.endswith("added=2 removed=1")

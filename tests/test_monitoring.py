@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import httpx
 import yaml
+from bento_process import answers, wait_until
+from ports import free_ports
 from served import Stack
 
 from bento.metrics import Metrics
@@ -27,11 +30,17 @@ NAME = re.compile(r"\b(?:recserve|nv|process)_[a-z_]+\b")
 IN_DOCS = re.compile(r"^\| `((?:recserve|process)_\w+)(?:\{([\w, ]+)\})?` \| (\w+) \|", re.M)
 
 
-def promtool(*arguments: str, cwd: Path = MONITORING) -> None:
-    local = ROOT / "build" / "promtool" / "usr" / "bin" / "promtool"
-    program = shutil.which("promtool") or (str(local) if local.exists() else None)
-    assert program, "promtool is not installed: run `make promtool`"
-    done = subprocess.run([program, *arguments], cwd=cwd, capture_output=True, text=True)
+def program(name: str) -> str:
+    """Of Debian's package prometheus, installed or unpacked."""
+    local = ROOT / "build" / "promtool" / "usr" / "bin" / name
+    found = shutil.which(name) or (str(local) if local.exists() else None)
+    assert found, f"{name} is not there: run `make promtool`"
+    return found
+
+
+def promtool(*arguments: str, cwd: Path = MONITORING, stdin: str = "") -> None:
+    command = [program("promtool"), *arguments]
+    done = subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -113,6 +122,64 @@ def test_every_metric_that_is_asked_for_is_measured(stack: Stack) -> None:
     measured = {*kinds, *(f"{name}_{part}" for name, part in parts)}
     wanted = {name for expression in asked() for name in NAME.findall(expression)}
     assert len(wanted) > 30 and wanted <= measured, sorted(wanted - measured)
+
+
+def test_what_is_measured_is_what_prometheus_likes_to_read(stack: Stack) -> None:
+    promtool("check", "metrics", stdin=httpx.get(f"{stack.url}/metrics", timeout=20).text)
+
+
+def test_prometheus_reads_both_servers_and_answers_every_panel(
+    stack: Stack, tmp_path: Path
+) -> None:
+    targets = [httpx.URL(stack.url).netloc.decode(), httpx.URL(stack.metrics).netloc.decode()]
+    with prometheus(tmp_path, targets) as url, httpx.Client(base_url=url, timeout=20) as asking:
+
+        def result(expression: str) -> list[Any]:
+            filled = expression.replace("$__rate_interval", "1m").replace("$instance", ".*")
+            reply = asking.get("/api/v1/query", params={"query": filled}).json()
+            assert reply["status"] == "success", (expression, reply)
+            return list(reply["data"]["result"])
+
+        def ask_and_look() -> bool:
+            body = {"user_id": "nobody", "history": ["nothing"], "n": 3}
+            httpx.post(f"{stack.url}/v1/recommend", json=body, timeout=20)
+            twice = ("recserve_stage_seconds_count", "nv_inference_count")  # each was read
+            return len(result("up == 1")) == 2 and all(result(f"rate({n}[1m])") for n in twice)
+
+        wait_until(ask_and_look)
+        expressions = [target["expr"] for panel in panels() for target in panel["targets"]]
+        empty = [expression for expression in expressions if not result(expression)]
+        # There is no shadow, and no variant has fallen back: such series begin with the first.
+        first = ("recserve_shadow_overlap", "recserve_variant_fallbacks_total")
+        assert [e for e in empty if not any(name in e for name in first)] == []
+        rules = asking.get("/api/v1/rules").json()["data"]["groups"]
+        known = {rule["name"] for group in rules for rule in group["rules"]}
+        assert known == {rule["alert"] for rule in alerts()}
+
+
+@contextmanager
+def prometheus(folder: Path, targets: list[str]) -> Iterator[str]:
+    """A real one with our rules, reading `targets` every second."""
+    config = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(ALERTS)],
+        "scrape_configs": [{"job_name": "here", "static_configs": [{"targets": targets}]}],
+    }
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    (port,) = free_ports(1)
+    command = [program("prometheus"), "--config.file=prometheus.yml", "--storage.tsdb.path=data",
+               f"--web.listen-address=127.0.0.1:{port}"]  # fmt: skip
+    log = folder / "prometheus.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        with httpx.Client(base_url=url, timeout=20, trust_env=False) as http:
+            wait_until(lambda: answers(http, "/-/ready"), process, log)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 def test_labels_that_are_asked_for_are_labels_of_the_metric() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -70,6 +71,14 @@ def test_a_writer_killed_at_any_moment_loses_nothing_and_leaves_no_half_batch(
             assert all(e.event_id in kept for e in batch(number)), f"half: {number}"
         asyncio.run(_repeat(f"sqlite:///{path}", [batch(n) for n in sure[-3:]]))
     assert acknowledged > kills
+
+
+def test_a_command_reads_what_a_killed_service_has_left(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/events.db"
+    sure = killed_after(0.3, url, 0)
+    with reading(url) as reader:
+        kept = {e.event_id for e in reader.events()}
+    assert sure and all(e.event_id in kept for number in sure for e in batch(number))
 
 
 async def _repeat(url: str, batches: list) -> None:
@@ -224,6 +233,40 @@ def test_a_full_disk_acknowledges_nothing_and_works_again_once_there_is_space(
     asyncio.run(act())
 
 
+def test_a_disk_that_fails_in_a_write_is_unavailable_and_works_again(tmp_path: Path) -> None:
+    """The limit of a process's files, which a write meets in its midst as it does a bad disk."""
+    code = "import sys, test_store_faults as here; here.limited(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"sqlite:///{tmp_path}/events.db"],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def limited(url: str) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    async def act() -> None:
+        async with opened(url) as store:
+            acknowledged: list[str] = []
+            for round_ in range(3):
+                resource.setrlimit(resource.RLIMIT_FSIZE, (300_000 + 100_000 * round_, -1))
+                with pytest.raises(Unavailable, match="Check its disk"):
+                    for number in range(10_000):
+                        many = [event(round_ * 10**6 + number * 100 + i) for i in range(30)]
+                        await store.add(many, weights=WEIGHTS)
+                        acknowledged += [e.event_id for e in many]
+                resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+                counted = await store.add(many, weights=WEIGHTS)
+                assert sum(counted) == len(many)
+                acknowledged += [e.event_id for e in many]
+            kept = (await store.person("ann", limit=10**6)).events
+            assert [e.event_id for e in kept] == acknowledged
+
+    asyncio.run(act())
+
+
 def test_a_disk_that_goes_and_comes_back_is_waited_for(tmp_path: Path) -> None:
     disk, elsewhere = tmp_path / "disk", tmp_path / "elsewhere"
 
@@ -316,6 +359,29 @@ def test_the_files_are_their_owners_alone_and_what_is_forgotten_leaves_no_bytes(
             await store.forget("somebody-private", now=NOW + 999)
             for path in tmp_path.iterdir():
                 assert path.stat().st_mode & 0o777 == 0o600, path
+                assert b"somebody-private" not in path.read_bytes(), path
+
+    asyncio.run(act())
+
+
+def test_a_long_reading_keeps_no_writer_waiting_and_the_forgotten_go_after_it(
+    tmp_path: Path,
+) -> None:
+    url, log = f"sqlite:///{tmp_path}/events.db", tmp_path / "events.db-wal"
+
+    async def act() -> None:
+        async with opened(url) as store:
+            await store.add([event(1, "somebody-private"), event(2)], weights=WEIGHTS)
+            with reading(url) as reader:
+                assert next(reader.events())
+                await store.forget("somebody-private", now=NOW)
+                for number in range(3, 60):
+                    await store.add([event(number)], weights=WEIGHTS)
+                assert b"somebody-private" in log.read_bytes()
+            until = time.monotonic() + 30
+            while b"somebody-private" in log.read_bytes() and time.monotonic() < until:
+                await asyncio.sleep(0.1)
+            for path in tmp_path.iterdir():
                 assert b"somebody-private" not in path.read_bytes(), path
 
     asyncio.run(act())

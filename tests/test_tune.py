@@ -60,6 +60,17 @@ def test_the_first_trial_is_the_recipe_given(straight: Tuned) -> None:
     assert straight.finals[0].trial == 0
 
 
+def test_both_kinds_of_questions_are_answered_well_where_the_answer_is_known(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    """Of a catalogue large enough that the mixer also learns from hidden items, which are none of
+    the questions."""
+    bench = Bench(dataset, allowed_rows(dataset, "both"), tmp_path)
+    score = bench.score(BASE)
+    assert score.next_item > 0.7
+    assert score.window is not None and score.window > 0.7
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("mixer.epochs", 3), ("signals.ridge", 0.5), ("mixer.cut_epochs", 12)]
 )

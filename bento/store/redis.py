@@ -52,7 +52,7 @@ class RedisStore:
             url, socket_timeout=keys.WAIT_S, socket_connect_timeout=keys.WAIT_S,
             retry=Retry(NoBackoff(), 1, (Lost,)),  # a connection that a restart has closed
         )  # fmt: skip
-        names = ("add", "forget", "recount", "block", "show")
+        names = ("add", "read", "forget", "recount", "block", "show")
         self._scripts = {name: self._client.register_script(keys.script(name)) for name in names}
         self._refuse_other_version()
 
@@ -96,8 +96,8 @@ class RedisStore:
                 (sums,) = await self._read(("HGETALL", f"{PREFIX}trends"))
             power = decay.exponent(now, half_life_days)
             least = decay.least(power)
-            found = ((item.decode(), float(kept)) for item, kept in sums.items())
-            return {item: decay.votes(kept, power) for item, kept in found if kept > least}
+            found = zip(sums[::2], map(float, sums[1::2]), strict=True)
+            return {item.decode(): decay.votes(kept, power) for item, kept in found if kept > least}
 
         return await self._ask(ask)
 
@@ -175,14 +175,10 @@ class RedisStore:
     async def _run(self, script: str, *arguments: Any) -> Any:
         return await self._scripts[script](args=(self._identity or "", *arguments))
 
-    async def _read(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """All in one state, and of the store that we know."""
-        async with self._client.pipeline(transaction=True) as pipe:
-            for command in (("GET", f"{PREFIX}schema"), *commands):
-                pipe.execute_command(*command)
-            identity, *answers = await pipe.execute()
-        if identity is None or identity.decode() != self._identity:
-            raise ResponseError("OTHERSTORE")
+    async def _read(self, *commands: tuple[str | int, ...]) -> list[Any]:
+        """All in one state, and of the store that we know. One script is much quicker than the
+        same commands in a transaction."""
+        answers: list[Any] = await self._run("read", msgspec.json.encode(commands))
         return answers
 
     def _refuse_other_version(self) -> None:

@@ -22,11 +22,12 @@ from typing import Any, TypeVar
 from bento.store import sqlite_file as file
 from bento.store import sqlite_rows as rows
 from bento.store.base import Blocked, Clicks, Counted, Event, Impression, Keep, Person
-from bento.store.sqlite_writer import Writer
+from bento.store.sqlite_writer import Writer, closed
 from recommender.errors import MachineError, Unavailable
 
 Answer = TypeVar("Answer")
-WAIT_S = 2.0  # for a commit or a reading
+WAIT_S = 2.0  # for a commit, or what one request reads
+LONG_S = 60.0  # for what goes over the whole store
 READERS = 2  # so that a long reading keeps nobody's history waiting
 
 
@@ -84,7 +85,7 @@ class SqliteStore:
         await self._write(lambda db: rows.show(db, shown, self._keep))
 
     async def click_through(self, *, since: int) -> list[Clicks]:
-        return await self._read(lambda db: rows.click_through(db, since))
+        return await self._read(lambda db: rows.click_through(db, since), wait_s=LONG_S)
 
     async def ping(self) -> None:
         same = "UPDATE meta SET value = value WHERE name = 'changed'"
@@ -101,20 +102,26 @@ class SqliteStore:
         self._writer.close()  # last, so that its checkpoint empties the log
 
     async def _write(self, work: Callable[[sqlite3.Connection], Answer]) -> Answer:
-        done: Answer = await self._answer(self._writer.submit(work))
+        done: Answer = await self._answer(self._writer.submit(work), WAIT_S)
         return done
 
-    async def _read(self, work: Callable[[sqlite3.Connection], Answer]) -> Answer:
-        done: Answer = await self._answer(self._readers.submit(self._reading, work))
-        return done
-
-    async def _answer(self, future: Future[Any]) -> Any:
+    async def _read(
+        self, work: Callable[[sqlite3.Connection], Answer], wait_s: float = WAIT_S
+    ) -> Answer:
         try:
-            async with asyncio.timeout(WAIT_S):
+            future = self._readers.submit(self._reading, work)
+        except RuntimeError:
+            raise closed(self._path) from None
+        done: Answer = await self._answer(future, wait_s)
+        return done
+
+    async def _answer(self, future: Future[Any], wait_s: float) -> Any:
+        try:
+            async with asyncio.timeout(wait_s):
                 return await asyncio.wrap_future(future)
         except TimeoutError:
             raise Unavailable(
-                f"the event store {self._path} has not answered within {WAIT_S:g} s",
+                f"the event store {self._path} has not answered within {wait_s:g} s",
                 remedy="Check how busy its disk is. Send again: nothing is counted twice.",
             ) from None
         except MachineError as error:  # another has taken the file while ours was away
@@ -136,6 +143,7 @@ class SqliteStore:
             raise file.unavailable(self._path, error) from error
 
     def _reopen(self, identity: tuple[int, int]) -> None:
+        self._own.file = None
         if (old := getattr(self._own, "db", None)) is not None:
             self._open.remove(old)
             old.close()

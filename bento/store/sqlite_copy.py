@@ -52,7 +52,7 @@ def restore(store: Path, made: Path, *, force: bool) -> int:
     MachineError for a store that is open, DataError for a backup that is not whole and, without
     `force`, for a store that holds events: nothing is changed then."""
     with copies.opened(made, KIND) as copy:
-        store.parent.mkdir(parents=True, exist_ok=True)
+        file.make_folder(store.absolute().parent)
         lock = file.lock(store)
         new = store.with_name(f".{store.name}.restoring")
         try:
@@ -66,9 +66,9 @@ def restore(store: Path, made: Path, *, force: bool) -> int:
                 _check(db, made)
                 (events,) = db.execute("SELECT count(*) FROM events").fetchone()
             _close_down(store)
-            _sync(new)
+            file.sync(new)
             new.replace(store)
-            _sync(store.parent)
+            file.sync(store.parent)
             return int(events)
         finally:
             _remove(new)
@@ -112,11 +112,3 @@ def _plain(path: Path) -> sqlite3.Connection:
 def _remove(path: Path) -> None:
     for suffix in ("", "-journal", "-wal", "-shm"):
         path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -61,6 +61,7 @@ UPGRADES: tuple[str, ...] = (
     """,
 )
 HALF_LIFE_DAYS = 30.0  # until trends are asked for with another
+BUSY_MS = 1_000  # to wait for a reader that stands in the way
 WAL_BYTES = 64 << 20  # beyond which the log is cut after a checkpoint
 
 
@@ -71,7 +72,7 @@ def open_writer(path: Path, *, create: bool) -> sqlite3.Connection:
     """
     if create and not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    db = sqlite3.connect(_uri(path, "rw"), uri=True, isolation_level=None, timeout=1.0)
+    db = sqlite3.connect(_uri(path, "rw"), uri=True, isolation_level=None, timeout=BUSY_MS / 1000)
     try:
         _refuse_foreign(db, path)
         db.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -88,7 +89,11 @@ def open_writer(path: Path, *, create: bool) -> sqlite3.Connection:
 def open_reader(path: Path) -> sqlite3.Connection:
     """A connection that neither writes nor checkpoints. Raises MachineError as open_writer."""
     db = sqlite3.connect(
-        _uri(path, "ro"), uri=True, isolation_level=None, timeout=1.0, check_same_thread=False
+        _uri(path, "ro"),
+        uri=True,
+        isolation_level=None,
+        timeout=BUSY_MS / 1000,
+        check_same_thread=False,
     )
     try:
         _refuse_foreign(db, path)
@@ -120,6 +125,24 @@ def lock(path: Path) -> int:
         os.close(handle)
         raise
     return handle
+
+
+def make_folder(folder: Path) -> None:
+    """With its parents, and on the disk."""
+    if not folder.exists():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
+
+
+def sync(path: Path) -> None:
+    """A file or folder is on the disk. Never the store's own: closing it here would take away
+    the locks of this process's connections."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def version_of(db: sqlite3.Connection) -> int:

@@ -13,6 +13,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -26,6 +27,7 @@ Work = Callable[[sqlite3.Connection], Any]
 Job = tuple[Work, "Future[Any]"]
 WAITING = 10_000  # jobs; beyond them the store is too slow for what it is asked
 TOGETHER = 1_000  # jobs in one commit
+SCRUB_S = 1.0  # between two attempts
 # A caller's values, or a fault of ours; the file is well.
 CALLERS = (
     sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError,
@@ -36,18 +38,19 @@ class Writer:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.commits = 0
-        self.scrub = False  # forgotten rows are still in the log: set by jobs
+        self.scrub = False  # forgotten rows may still be in the log: set by jobs
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._db: sqlite3.Connection | None = None
         self._lock: int | None = None
         self._was_open = False
         self._closed = False
+        self._scrub_at: float | None = None  # when to try again
         self._thread = threading.Thread(target=self._run, name="event store", daemon=True)
         self._thread.start()
 
     def submit(self, work: Work) -> Future[Any]:
         if self._closed:
-            raise Unavailable(f"the event store {self.path} is closed", remedy="Start the service.")
+            raise closed(self.path)
         if self._jobs.qsize() >= WAITING:
             raise Unavailable(
                 f"{WAITING:,} writes wait for the event store {self.path}",
@@ -66,19 +69,44 @@ class Writer:
     def _run(self) -> None:
         going = True
         while going:
-            jobs = [self._jobs.get()]
-            with suppress(queue.Empty):
-                while len(jobs) < TOGETHER:
-                    jobs.append(self._jobs.get_nowait())
+            jobs = self._waiting()
             going = None not in jobs
             self._answer([job for job in jobs if job and job[1].set_running_or_notify_cancel()])
+            if self._scrub_at is not None and time.monotonic() > self._scrub_at:
+                self._scrub()
         self._give_up()
+
+    def _waiting(self) -> list[Job | None]:
+        """At least one job; or none after a while, where the log is still to be scrubbed."""
+        jobs: list[Job | None] = []
+        with suppress(queue.Empty):
+            jobs.append(self._jobs.get(timeout=None if self._scrub_at is None else SCRUB_S))
+            while len(jobs) < TOGETHER:
+                jobs.append(self._jobs.get_nowait())
+        return jobs
+
+    def _scrub(self) -> None:
+        """Cut the log. While a reader needs it, that is tried again later: a long reading does
+        not slow the commits down."""
+        if self._db is None:
+            return
+        self.scrub, self._scrub_at = False, time.monotonic() + SCRUB_S
+        try:
+            self._db.execute("PRAGMA busy_timeout = 0")
+            (busy, _, _) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._db.execute(f"PRAGMA busy_timeout = {file.BUSY_MS}")
+            if not busy:
+                self._scrub_at = None
+        except sqlite3.Error:  # the disk: the next commit says so, and this is tried again
+            self._give_up()
 
     def _answer(self, jobs: list[Job]) -> None:
         if not jobs:
             return
         try:
             done = self._commit(self._opened(), jobs)
+            if self.scrub:
+                self._scrub()
         except Exception as error:
             self._give_up()
             for _, future in jobs:
@@ -110,15 +138,12 @@ class Writer:
         db.execute("COMMIT")
         self.commits += 1
         self._check()
-        if self.scrub:  # again after the next commit, where a reader still needs the log
-            (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            self.scrub = bool(busy)
         return answers
 
     def _opened(self) -> sqlite3.Connection:
         if self._db is None:
             if not self._was_open:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                file.make_folder(self.path.parent)
             elif not self.path.exists():  # never a second, empty one while the disk is away
                 raise Unavailable(
                     f"the event store {self.path} is gone",
@@ -149,6 +174,10 @@ class Writer:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def closed(path: Path) -> Unavailable:
+    return Unavailable(f"the event store {path} is closed", remedy="Start the service.")
 
 
 def _identity(path: Path) -> tuple[int, int]:

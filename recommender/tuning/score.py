@@ -35,7 +35,7 @@ from recommender.fitting import Encoders, moments_of
 from recommender.mixing import Moment, mixed, views_of
 from recommender.models.families import Blueprint
 from recommender.models.learn import Progress, silent
-from recommender.models.mix import View, cut_views
+from recommender.models.mix import AFTER_CUT, UNTOUCHED, View, cut_views
 from recommender.protocols import divide
 from recommender.train import blueprint_of
 from recommender.tuning.space import MIXER, TABLES, without
@@ -138,9 +138,12 @@ def _key(config: Config) -> str:
 
 def _scored(blueprint: Blueprint, views: Sequence[View], progress: Progress) -> Score:
     """Two mixers, each learned from one half of the users, asked by the other."""
-    now, *later = views
-    last = later[-1] if blueprint.time_kind == REAL and later else None
-    learned = [now, *_reweighed(later[:-1], now)] if last is not None and later[:-1] else views
+    now, cuts = views[0], [view for view in views if view.kind == AFTER_CUT]
+    untouched = [view for view in views if view.kind == UNTOUCHED]
+    last = cuts[-1] if blueprint.time_kind == REAL and cuts else None
+    learned = views
+    if last is not None and cuts[:-1]:
+        learned = [now, *_reweighed(cuts[:-1], now), *untouched]
     next_item: list[Array] = []
     window: list[Array] = []
     queries: list[Query] = []

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from bento.store.base import DEFAULT_URL
 from serving.commands.options import Json
 
-DEFAULT = "sqlite:///.recserve/events.db"
 StoreUrl = Annotated[
     str, typer.Option("--store", metavar="URL", help="sqlite:///PATH or redis://HOST:PORT/DB.")
 ]
@@ -44,7 +44,7 @@ def from_store(
 
 def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The backup to write.")],
-    store: StoreUrl = DEFAULT,
+    store: StoreUrl = DEFAULT_URL,
 ) -> None:
     """Write all of an event store into one file with a checksum, while the service goes on.
 
@@ -58,7 +58,7 @@ def backup(
 
 def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of `recserve backup`.")],
-    store: StoreUrl = DEFAULT,
+    store: StoreUrl = DEFAULT_URL,
     force: Annotated[
         bool, typer.Option("--force", help="Even where the store holds events, which are lost.")
     ] = False,
@@ -75,7 +75,7 @@ def restore(
 
 
 def click_through(
-    store: StoreUrl = DEFAULT,
+    store: StoreUrl = DEFAULT_URL,
     days: Annotated[float, typer.Option(min=0.01, help="So many days until now.")] = 7.0,
     json: Json = False,
 ) -> None:

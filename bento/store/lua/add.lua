@@ -7,7 +7,7 @@ local accepted, duplicates, forgotten = 0, 0, 0
 local function vote(user, item, time, weight, horizon)
   local day = math.floor(time / DAY)
   if weight <= 0 or (horizon and day <= math.floor(horizon / DAY)) then return 0 end
-  local key, field = P .. 'votes:' .. user, string.format('%d:%s', day, item)
+  local key, field = P .. 'votes:' .. user, day .. ':' .. item
   local counted = tonumber(redis.call('HGET', key, field) or '0')
   if weight <= counted then return 0 end
   redis.call('HSET', key, field, string.format('%.17g', weight))
