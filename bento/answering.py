@@ -127,16 +127,18 @@ class Answering:
                 value=asked.item_id,
             )
         model = self._models.named(SIMILAR_ITEMS)
-        selection = self._selected(asked)
-        question = preprocess.narrowed(selection, Request(), self.release)
         notes = list[str]()
+        with self.metrics.stage(PREPROCESS):
+            selection = self._selected(asked)
+            question = preprocess.narrowed(selection, Request(), self.release)
         work = choosing.similar(self._models, item, question, until, self.metrics, notes)
         found = await self._or_none(work, until, some=not selection.impossible)
         fallback = found is None
         if found is None:
             model, itself = POPULARITY, np.array([item])
             found = self._popular(selection.without(itself), part.stop)
-        items = self._items(found.where(part), part.start)
+        with self.metrics.stage(POSTPROCESS):
+            items = self._items(found.where(part), part.start)
         return self._answer(items, selection.ignored, request_id, model, fallback, notes)
 
     async def rank(self, asked: RankRequest, request_id: str) -> Answer:
@@ -144,9 +146,10 @@ class Answering:
         until = self._until(asked.deadline_ms)
         model, notes = self._models.named(RANKER), list[str]()
         person = await self._past(asked, until, notes)
-        request, candidates, ignored = preprocess.candidates(
-            asked, self.release, person, self._standing.blocked, now=int(time.time())
-        )
+        with self.metrics.stage(PREPROCESS):
+            request, candidates, ignored = preprocess.candidates(
+                asked, self.release, person, self._standing.blocked, now=int(time.time())
+            )
         work = self._models.ranked(request, candidates, until)
         found = await self._or_none(work, until, some=len(candidates) > 0)
         fallback = found is None
@@ -154,7 +157,9 @@ class Answering:
             popularity = self._standing.popularity
             order = np.lexsort((candidates, -popularity[candidates - 1]))
             model, found = POPULARITY, postprocess.popular(popularity, candidates[order])
-        return self._answer(self._items(found, 0), ignored, request_id, model, fallback, notes)
+        with self.metrics.stage(POSTPROCESS):
+            items = self._items(found, 0)
+        return self._answer(items, ignored, request_id, model, fallback, notes)
 
     async def popular(self, asked: PopularRequest, request_id: str) -> Answer:
         part = window(asked, self.release.limits.answers)
