@@ -41,7 +41,7 @@ test-faults: packages install
 	$(BIN)/pytest -m faults --timeout 3600
 
 # What the tests run besides Python: command=Debian package, each.
-PACKAGES ?= redis-server=redis-server chromium=chromium node=nodejs
+PACKAGES ?= redis-server=redis-server chromium=chromium node=nodejs openssl=openssl
 packages:
 	@missing=; for pair in $(PACKAGES); do \
 		command -v "$${pair%%=*}" > /dev/null || missing="$$missing $${pair#*=}"; done; \

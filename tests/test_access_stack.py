@@ -89,7 +89,8 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[Any], lo
 def test_two_serve_one_repository_on_ports_of_their_own_and_each_is_found(
     repository: Path, tmp_path: Path
 ) -> None:
-    with served(repository, tmp_path) as one, served(repository, tmp_path) as two:
+    own = ("--store", "sqlite:///own.db")
+    with served(repository, tmp_path) as one, served(repository, tmp_path, *own) as two:
         assert one != two
         for url in (one, two):
             with RecserveClient(url) as client:
@@ -99,6 +100,23 @@ def test_two_serve_one_repository_on_ports_of_their_own_and_each_is_found(
         port = one.rpartition(":")[2]
         taken = recserve("serve", "--repository", str(repository), "--port", port)
         assert taken.returncode == 1 and f"port {port}" in taken.stderr
+
+
+def test_a_second_one_with_the_events_of_the_first_is_refused_and_told_the_way(
+    repository: Path, tmp_path: Path
+) -> None:
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    with served(repository, tmp_path, "--store", store) as url:
+        flags = [str(p) for pair in zip(FLAGS, free_ports(4), strict=True) for p in pair]
+        second = recserve(
+            "serve", "--repository", str(repository), "--store", store,
+            "--log-dir", str(tmp_path / "logs"), *flags,
+        )  # fmt: skip
+        assert second.returncode == 1
+        assert "open in another service" in second.stderr and "--store" in second.stderr
+        assert second.stderr.count("\n") == 1
+        with RecserveClient(url) as client:
+            assert client.events([{"user_id": "u", "item_id": "i", "event": "view"}]).accepted == 1
 
 
 def test_a_second_one_with_the_logs_of_the_first_is_refused_before_it_touches_them(
