@@ -11,7 +11,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test test-faults packages lint bench-graph bench-triton constraints configs clean
+.PHONY: install up test test-faults packages promtool lint bench-graph bench-triton bench-diversity bench-overhead bench-gpu constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -41,7 +41,7 @@ test-faults: packages install
 	$(BIN)/pytest -m faults --timeout 3600
 
 # What the tests run besides Python: command=Debian package, each.
-PACKAGES ?= redis-server=redis-server
+PACKAGES ?= redis-server=redis-server chromium=chromium node=nodejs openssl=openssl
 packages:
 	@missing=; for pair in $(PACKAGES); do \
 		command -v "$${pair%%=*}" > /dev/null || missing="$$missing $${pair#*=}"; done; \
@@ -53,6 +53,16 @@ packages:
 	apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
 
+# Debian's promtool, for the tests of monitoring/: unpacked and not installed, since its package
+# would start a Prometheus.
+test test-faults: promtool
+promtool:
+	@command -v promtool >/dev/null || test -x build/promtool/usr/bin/promtool || { \
+		echo "make test needs promtool"; mkdir -p build/promtool && cd build/promtool && \
+		{ apt-get download -qq prometheus || \
+			{ apt-get update -qq && apt-get download -qq prometheus; }; } && \
+		dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb; }
+
 # The exported graph alone in ONNX Runtime; REPOSITORY holds a release (default: make up's).
 REPOSITORY ?= model_repository
 bench-graph: install
@@ -61,6 +71,19 @@ bench-graph: install
 # Triton against ONNX Runtime alone, and with dynamic batching against without.
 bench-triton: install
 	$(BIN)/python benchmarks/triton_rates.py $(REPOSITORY)
+
+# What diversity costs; RUN is of `recserve evaluate DATA --protocol leave-one-out`.
+RUN ?= reports/ml-100k/runs/leave-one-out-deep
+bench-diversity: install
+	$(BIN)/python benchmarks/diversity.py $(or $(DATA),data/ml-100k) $(RUN)
+
+# What the service adds to Triton's own time, for one caller.
+bench-overhead: install
+	$(BIN)/python benchmarks/overhead.py $(REPOSITORY)
+
+# On a machine with a CUDA GPU: writes docs/benchmarks-gpu.md. DATA: train on it, too.
+bench-gpu: install
+	$(BIN)/python benchmarks/gpu.py --repository $(REPOSITORY) $(if $(DATA),--data $(DATA))
 
 lint: install
 	$(BIN)/ruff check .

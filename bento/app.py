@@ -1,192 +1,221 @@
 """HTTP -> a route -> HTTP: a bare ASGI application, since the framework was most of the cost.
 
-Reads the body up to a limit, finds or makes the request id, and gives every
-error one shape: `{error: {field, value, message, remedy}, request_id}`. Knows no
-recommender: a route is a function from body and request id to bytes.
+    may it come in (access, origins) -> its body (body) -> the route -> an answer, or an error
+                                                                      (errors) in one shape
+
+Finds or makes the request id, counts every answer and writes what is to be logged. Knows no
+recommender: a route is a function from body and call to bytes.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-import msgspec
-
+from bento import body as bodies
+from bento import log as logs
+from bento.access import Call, Gate, Keyring, Rates, permit
+from bento.body import BODY_S
+from bento.errors import Disconnected, Headers, HttpError, defect, headers_of, refusal
+from bento.keys import ADMIN, PREFIX
 from bento.metrics import Metrics
-from client.service import Fault, Refusal
-from recommender.errors import BadInput, RecserveError
+from bento.origins import Origins
+from bento.settings import Settings
+from recommender.errors import RecserveError
 
 log = logging.getLogger("bentoml.recserve")
 
-MAX_BODY = 1_000_000  # bytes
-BODY_S = 2.0  # how long a client may take to send one
+OUTSIDE = ("/livez", "/readyz")  # BentoML answers them; what comes here is no GET
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 JSON = b"application/json"
+NOSNIFF = (b"x-content-type-options", b"nosniff")
+# Of HTML: nothing from elsewhere, nothing inline, in nobody's frame.
+PAGE = [
+    (b"content-security-policy", b"default-src 'self'; base-uri 'none'; form-action 'none'; "
+     b"frame-ancestors 'none'; object-src 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+]  # fmt: skip
+
+ERROR_HEADERS: Headers = ((b"content-type", JSON), NOSNIFF)
 
 Scope = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Receive = bodies.Receive
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-Handler = Callable[[bytes, str], Awaitable[bytes]]  # body, request id -> body
+Handler = Callable[[bytes, Call], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    method: str  # POST, or GET (HEAD too)
+    method: str  # "POST", "GET" (HEAD too), or "GET, POST"
     handler: Handler
     content_type: bytes = JSON
+    scope: str | None = None  # of the key that it takes; None: open to anybody
+    etag: bytes | None = None  # of an answer that stays as it is: kept, but asked for each time
+    methods: frozenset[str] = field(init=False)
+    headers: Headers = field(init=False)  # of its answers
+
+    def __post_init__(self) -> None:
+        methods = set(self.method.split(", "))
+        object.__setattr__(self, "methods", methods | ({"HEAD"} if "GET" in methods else set()))
+        html = self.content_type.startswith(b"text/html")
+        headers = ((b"content-type", self.content_type), NOSNIFF, *(PAGE if html else ()))
+        if self.etag is not None:
+            headers += ((b"etag", self.etag), (b"cache-control", b"no-cache"))
+        object.__setattr__(self, "headers", headers)
 
 
-class HttpError(RecserveError):
-    """An error of the protocol, below any route."""
+class _Asked:
+    """A request, and what has become known of it."""
 
-    def __init__(self, status: int, what: str, *, remedy: str, value: object = None) -> None:
-        super().__init__(what, remedy=remedy, value=value)
-        self.status = status
+    __slots__ = ("began", "body", "call", "client", "headers", "method", "path", "route")
 
-
-class Disconnected(Exception):
-    """The client went away before its request was whole."""
+    def __init__(self, scope: Scope) -> None:
+        self.began = perf_counter()
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.client: tuple[str, int] | None = scope["client"]
+        self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
+        self.call = Call(_request_id(self.headers))
+        self.route = "other"  # its path, once it is one of ours: a label and a word of the log
+        self.body: bytes | None = None  # None: not read
 
 
 class App:
     """Routes are set once, when the service starts; until then every path is unknown."""
 
-    def __init__(self, metrics: Metrics, *, body_s: float = BODY_S) -> None:
+    def __init__(
+        self, metrics: Metrics, *, settings: Settings | None = None, body_s: float = BODY_S
+    ) -> None:
         self.routes: Mapping[str, Route] = {}
         self._metrics = metrics
         self._body_s = body_s
+        self._under_way = 0
+        self.obey(settings or Settings())
+
+    def obey(self, settings: Settings) -> None:
+        """Who is let in, and what is logged. Raises BadInput for keys that cannot be used."""
+        self._gate = Gate(
+            keyring=None if settings.keys is None else Keyring(settings.keys),
+            rates=Rates(settings.rate, settings.burst),
+            max_inflight=settings.max_inflight,
+            refused=self._metrics.refused,
+        )
+        self._origins = Origins(settings.cors)
+        self._log_requests = settings.log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
             return
-        began = perf_counter()
-        path, headers = scope["path"], dict(scope["headers"])
-        request_id = _request_id(headers)
-        extra: list[tuple[bytes, bytes]] = []
-        content_type = JSON
+        asked = _Asked(scope)
         with self._metrics.in_flight():
+            self._under_way += 1
             try:
-                route = self._route(scope["method"], path)
-                content_type = route.content_type
-                body = await self._body(headers, receive) if route.method == "POST" else b""
-                began = perf_counter()  # how long a client takes to send is not our time
-                status, answer = 200, await route.handler(body, request_id)
+                status, headers, answer = await self._answer(asked, receive)
             except Disconnected:
                 return
             except RecserveError as error:
-                status, answer, content_type = error.status, refusal(error, request_id), JSON
-                if status == 405:
-                    extra = [(b"allow", self.routes[path].method.encode())]
-                if status in (408, 413, 415):  # the rest of the body was not read
-                    extra = [(b"connection", b"close")]
+                status, answer = error.status, refusal(error, asked.call.request_id)
+                headers = (*ERROR_HEADERS, *headers_of(error))
             except Exception:
-                log.exception("request %s to %s failed", request_id, path)
-                status, answer, content_type = 500, _defect(request_id), JSON
-            await _reply(
-                send, status, answer, content_type, request_id, extra, scope["method"] == "HEAD"
-            )
-        self._metrics.answered(path if path in self.routes else "other", status, began)
+                log.exception("request %s to %s failed", asked.call.request_id, asked.route)
+                status, headers, answer = 500, ERROR_HEADERS, defect(asked.call.request_id)
+            finally:
+                self._under_way -= 1
+            told = self._origins.told(asked.headers)
+            await _reply(asked, status, [*headers, *told], answer, receive, send)
+        self._metrics.answered(asked.route, status, asked.began)
+        self._log(asked, status, answer)
+
+    async def _answer(self, asked: _Asked, receive: Receive) -> tuple[int, Headers, bytes]:
+        """Status, headers and body. Raises RecserveError; Disconnected where nobody waits."""
+        method, headers = asked.method, asked.headers
+        if asked.path in self.routes:
+            asked.route = asked.path
+        if method == "OPTIONS" and b"access-control-request-method" in headers:
+            return 204, self._origins.preflight(headers), b""
+        route = self._route(method, asked.path)
+        if method == "POST":
+            self._gate.room(self._under_way - 1)
+            self._origins.check(headers)
+        if route.scope is not None and (key := self._gate.key(headers.get(b"authorization"))):
+            asked.call = Call(asked.call.request_id, key)  # who it was, even if it may not
+            permit(key, route.scope)
+        body = b""
+        if method == "POST":
+            self._gate.within_rate(asked.call.key, asked.client)
+            asked.body = body = await bodies.read(headers, receive, self._body_s)
+            asked.began = perf_counter()  # how long a client takes to send is not our time
+        if route.etag is not None and route.etag in headers.get(b"if-none-match", b""):
+            return 304, route.headers, b""
+        return 200, route.headers, await route.handler(body, asked.call)
+
+    def _log(self, asked: _Asked, status: int, answer: bytes) -> None:
+        if self._log_requests:
+            ms = (perf_counter() - asked.began) * 1000
+            logs.request(asked.call, asked.method, asked.route, status, ms, answer)
+        route = self.routes.get(asked.path)
+        # 401 and 429 are counted: whoever has no key must not fill the log.
+        if route is not None and route.scope == ADMIN and status not in (401, 429):
+            logs.audit(asked.call, asked.path, status, asked.body or b"")
 
     def _route(self, method: str, path: str) -> Route:
         route = self.routes.get(path)
+        if path in OUTSIDE:
+            raise _no_method(path, method, "GET")
         if route is None:
             raise HttpError(
                 404,
-                f"there is no {path}",
+                f"there is no {path[:60]}",
                 remedy=f"There is {', '.join(self.routes)}.",
                 value=path[:60],
             )
-        if method != route.method and (method, route.method) != ("HEAD", "GET"):
-            raise HttpError(
-                405, f"{path} takes no {method}", remedy=f"Use {route.method}.", value=method[:60]
-            )
+        if method not in route.methods:
+            raise _no_method(path, method, route.method)
         return route
 
-    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        try:
-            async with asyncio.timeout(self._body_s):
-                return await _body(headers, receive)
-        except TimeoutError as error:
-            raise HttpError(
-                408,
-                f"the body was not there within {self._body_s:g} s",
-                remedy="Send it faster, or in smaller requests.",
-            ) from error
 
-
-async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-    if (encoding := headers.get(b"content-encoding", b"identity").lower()) != b"identity":
-        raise HttpError(
-            415,
-            f"the body is encoded as {encoding.decode('latin-1')[:60]!r}",
-            remedy="Send plain JSON, without Content-Encoding.",
-        )
-    if (length := headers.get(b"content-length", b"0")).isdigit() and int(length) > MAX_BODY:
-        raise _too_large(int(length))
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY:
-            raise _too_large(len(body))
-        if not message.get("more_body", False):
-            return bytes(body)
-
-
-def _too_large(size: int) -> HttpError:
+def _no_method(path: str, method: str, known: str) -> HttpError:
     return HttpError(
-        413,
-        f"the body has {size} bytes or more",
-        remedy=f"Send at most {MAX_BODY}.",
-        value=size,
+        405,
+        f"{path} takes no {method[:60]}",
+        remedy=f"Use {known}.",
+        value=method[:60],
+        headers=[(b"allow", known.encode())],
     )
 
 
 async def _reply(
-    send: Send,
+    asked: _Asked,
     status: int,
+    headers: list[tuple[bytes, bytes]],
     body: bytes,
-    content_type: bytes,
-    request_id: str,
-    extra: list[tuple[bytes, bytes]],
-    head: bool,
+    receive: Receive,
+    send: Send,
 ) -> None:
-    headers = [
-        (b"content-type", content_type),
-        (b"content-length", str(len(body)).encode()),
-        (b"x-request-id", request_id.encode()),
-        *extra,
-    ]
+    """Where a body comes that nobody wants, the connection ends with this answer."""
+    unread = asked.body is None and bodies.unread(asked.headers)
+    headers.append((b"x-request-id", asked.call.request_id.encode()))
+    if status not in (204, 304):
+        headers.append((b"content-length", str(len(body)).encode()))
+    if unread or status == 408:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if head else body})
+    shown = b"" if asked.method == "HEAD" else body
+    if unread:
+        await send({"type": "http.response.body", "body": shown, "more_body": True})
+        await bodies.linger(receive)
+        shown = b""
+    await send({"type": "http.response.body", "body": shown})
 
 
 def _request_id(headers: Mapping[bytes, bytes]) -> str:
     """The caller's X-Request-ID if it is safe to log and to echo, otherwise a new one."""
-    given = headers.get(b"x-request-id", b"")
-    return given.decode() if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-
-
-def refusal(error: RecserveError, request_id: str) -> bytes:
-    field = error.field or ("body" if isinstance(error, BadInput) else None)
-    fault = Fault(field=field, value=error.value, message=error.what, remedy=error.remedy)
-    return msgspec.json.encode(Refusal(error=fault, request_id=request_id))
-
-
-def _defect(request_id: str) -> bytes:
-    fault = Fault(
-        field=None,
-        value=None,
-        message="the service failed",
-        remedy=f"See its log for request {request_id}.",
-    )
-    return msgspec.json.encode(Refusal(error=fault, request_id=request_id))
+    given = headers.get(b"x-request-id", b"").decode("latin-1")
+    safe = REQUEST_ID.fullmatch(given.encode("latin-1")) and PREFIX not in given
+    return given if safe else secrets.token_hex(8)

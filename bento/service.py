@@ -2,7 +2,7 @@
 
 BentoML brings the process, /livez and /readyz; everything else goes to the
 ASGI application mounted in it. What its middleware adds to each request is
-switched off where it can be: access log, metrics (ours stand in their place), tracing.
+switched off where it can be: access log, metrics and tracing (ours stand in their place).
 Settings come from the environment, see `bento/settings.py`.
 """
 
@@ -11,24 +11,26 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TypeVar
+from functools import partial
 
 import bentoml
-import msgspec
 from bentoml.exceptions import BentoMLException
 
-from bento import openapi
+from bento import log, tracing
+from bento.access import Keyring
 from bento.answering import Answering
-from bento.app import BODY_S, App, Handler, Route
+from bento.app import App
+from bento.body import BODY_S
 from bento.follow import Follower
-from bento.metrics import CONTENT_TYPE, Metrics
-from bento.schemas import PopularRequest, RecommendRequest, decode
+from bento.memory import Memory, nothing
+from bento.metrics import Metrics
+from bento.routes import routes
 from bento.settings import MAX_DEADLINE_MS, Settings
+from bento.store import connect as connect_store
+from bento.tracing import Traced
 from bento.variants import Router
-from client.service import Answer
 from client.tensors import connect
 from recommender.errors import RecserveError
 from recommender.release import read_release
@@ -36,70 +38,45 @@ from recommender.variants import DEFAULT, SHADOW, Variant
 
 METRICS = Metrics()
 APP = App(METRICS)
-T = TypeVar("T")
 
 
-def start(version: int | None = None) -> Answering:
-    """Read the settings and release `version` (default: the one that serves); raises
-    RecserveError."""
-    return _answering(Settings.from_environment(), version, METRICS, DEFAULT)
+def start(settings: Settings, memory: Memory, version: int | None = None) -> Answering:
+    """Of release `version` (default: the one that serves); raises RecserveError."""
+    return _answering(settings, memory, version, METRICS, DEFAULT)
 
 
-def start_variant(variant: Variant) -> Answering:
-    """Read the settings and a variant's release; raises RecserveError."""
-    settings = replace(Settings.from_environment(), model=variant.model)
+def start_variant(settings: Settings, memory: Memory, variant: Variant) -> Answering:
+    """Of a variant's release; raises RecserveError."""
+    settings = replace(settings, model=variant.model)
     # A shadow's overflows and failures are none of the service's.
     metrics = Metrics() if variant.role == SHADOW else METRICS
-    return _answering(settings, variant.release, metrics, variant.name)
+    return _answering(settings, memory, variant.release, metrics, variant.name)
 
 
 def _answering(
-    settings: Settings, version: int | None, metrics: Metrics, variant: str
+    settings: Settings, memory: Memory, version: int | None, metrics: Metrics, variant: str
 ) -> Answering:
     release = read_release(settings.repository, version)
-    _ = release.catalogue.category_words_table, release.catalogue.by_popularity, release.users
-    triton = connect(settings.triton)
+    catalogue = release.catalogue
+    _ = catalogue.category_words_table, catalogue.by_popularity, catalogue.category_sizes
+    _ = release.users
     return Answering(
-        settings=settings, release=release, triton=triton, metrics=metrics, variant=variant
+        settings=settings,
+        release=release,
+        triton=connect(settings.triton),
+        metrics=metrics,
+        memory=memory,
+        variant=variant,
     )
-
-
-def routes(router: Router) -> Mapping[str, Route]:
-    """Everything the service answers, /livez and /readyz aside."""
-    docs = openapi.document(router.default.release.limits.answers)
-
-    async def describe(_: bytes, __: str) -> bytes:
-        return docs
-
-    async def tell(_: bytes, __: str) -> bytes:
-        return msgspec.json.encode(router.served())
-
-    async def measure(_: bytes, __: str) -> bytes:
-        return METRICS.text()
-
-    return {
-        "/v1/recommend": _post(RecommendRequest, router.recommend),
-        "/v1/popular": _post(PopularRequest, router.default.popular),
-        "/v1/release": Route(method="GET", handler=tell),
-        "/docs.json": Route(method="GET", handler=describe),
-        "/metrics": Route(method="GET", handler=measure, content_type=CONTENT_TYPE.encode()),
-    }
 
 
 def serve(router: Router) -> None:
     """From now on. One assignment: no request sees half of two releases."""
-    METRICS.release.set(router.default.release.version)
-    APP.routes = routes(router)
-
-
-def _post(body: type[T], answer: Callable[[T, str], Awaitable[Answer]]) -> Route:
-    decoder, encoder = msgspec.json.Decoder(body), msgspec.json.Encoder()
-
-    async def handle(raw: bytes, request_id: str) -> bytes:
-        return encoder.encode(await answer(decode(raw, decoder), request_id))
-
-    handler: Handler = handle
-    return Route(method="POST", handler=handler)
+    release = router.default.release
+    METRICS.release.set(release.version)
+    METRICS.drift.follow(release)
+    router.default.memory.watch.half_life_days = release.acts.half_life_days
+    APP.routes = routes(router, METRICS)
 
 
 @bentoml.service(
@@ -111,7 +88,7 @@ def _post(body: type[T], answer: Callable[[T, str], Awaitable[Answer]]) -> Route
     tracing={"sample_rate": 0.0, "excluded_urls": [".*"]},
     runner_probe={"enabled": False},
 )
-@bentoml.asgi_app(APP, path="/", name="api")
+@bentoml.asgi_app(Traced(APP, METRICS), path="/", name="api")
 class Recserve:
     """Recommendations over HTTP from a model that Triton serves."""
 
@@ -120,15 +97,36 @@ class Recserve:
     def check() -> None:
         """Before any process starts: what cannot be served ends `bentoml serve`, in one line."""
         try:
-            answering = start()
+            settings = Settings.from_environment()
+            start(settings, nothing(Metrics()))
+            tracing.wanted()
+            if settings.keys is not None:
+                Keyring(settings.keys)
+            if settings.store is not None:
+                asyncio.run(connect_store(settings.store).close())
         except RecserveError as error:
             raise BentoMLException(str(error)) from error
         # The worker of a built bento starts in another folder.
-        os.environ["RECSERVE_REPOSITORY"] = str(answering.settings.repository)
+        os.environ["RECSERVE_REPOSITORY"] = str(settings.repository)
+        if settings.keys is not None:
+            os.environ["RECSERVE_KEYS"] = str(settings.keys)
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def begin(self) -> None:
-        self.follower = Follower(start(), start, start_variant, serve, METRICS.variants)
+        settings = Settings.from_environment()
+        log.configure(settings.log_level, settings.log_format)
+        APP.obey(settings)
+        METRICS.bound.set(settings.max_inflight)
+        METRICS.trace(tracing.start())  # before any Answering is made
+        rules = read_release(settings.repository, verify=False).acts
+        self.memory = Memory.open(settings.store, METRICS, half_life_days=rules.half_life_days)
+        self.follower = Follower(
+            start(settings, self.memory),
+            partial(start, settings, self.memory),
+            partial(start_variant, settings, self.memory),
+            serve,
+            METRICS.variants,
+        )
         self.following = asyncio.create_task(self.follower.run())
         # What is loaded stays: the collector need not walk through it again, and
         # its full passes were most of the slowest answers.
@@ -142,6 +140,9 @@ class Recserve:
         with suppress(asyncio.CancelledError):
             await self.following
         await self.follower.close()
+        await self.memory.close()
+        if METRICS.tracing is not None:
+            await METRICS.tracing.close()
 
     async def __is_ready__(self) -> bool:
         return self.follower.current.ready

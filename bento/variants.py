@@ -13,18 +13,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 
 from bento.answering import Answering
 from bento.canary import Judge, Outcome
 from bento.metrics import VariantMetrics
-from bento.schemas import RecommendRequest
-from client.service import SERVING, STARTING, STOPPED, Answer, Served, ServedVariant
+from bento.schemas import RankRequest, RecommendRequest, SimilarRequest
+from client.api import (
+    SERVING,
+    STARTING,
+    STOPPED,
+    Answer,
+    Categories,
+    Category,
+    Served,
+    ServedVariant,
+)
 from recommender.errors import NotFound, RecserveError
 from recommender.variants import CANARY, DEFAULT, SHADOW, Variant, copied, drawn
 
 log = logging.getLogger("bentoml.recserve")
+
+Ask = Callable[[Answering], Awaitable[Answer]]
 
 RETRY_S = 10.0  # after a release that could not be read
 MAX_COPIES = 32  # under way, of one shadow
@@ -123,6 +134,17 @@ class Router:
             since=self._since,
             changed=self._changed,
             variants=[live.served() for live in self.variants],
+            recommenders=list(release.recommenders),
+            example_users=list(self.default.settings.example_users),
+        )
+
+    def categories(self) -> Categories:
+        """Of the default: a variant's catalogue may differ."""
+        release = self.default.release
+        sizes = release.catalogue.category_sizes
+        return Categories(
+            release=release.version,
+            categories=[Category(category=name, items=items) for name, items in sizes],
         )
 
     async def recommend(self, asked: RecommendRequest, request_id: str) -> Answer:
@@ -132,15 +154,14 @@ class Router:
             answer = await self._named(asked.variant or DEFAULT).recommend(asked, request_id)
             self._count(answer, perf_counter() - began)
             return answer
-        variant = drawn(self._shares, request_id if asked.user_id is None else asked.user_id)
-        live = None if variant is None else self._of[variant.name]
+        live = self._drawn(request_id if asked.user_id is None else asked.user_id)
         if live is None or live.serving is None:
             answer = await self.default.recommend(asked, request_id)
             seconds = perf_counter() - began
             for canary in self._canaries:
                 canary.judge.default(Outcome(answer.fallback, seconds))
         else:
-            answer = await self._of_variant(live, live.serving, asked, request_id)
+            answer = await self._of_variant(live, lambda one: one.recommend(asked, request_id))
             seconds = perf_counter() - began
             if live.variant.role == CANARY:
                 failed = answer.fallback or answer.variant == DEFAULT
@@ -148,6 +169,28 @@ class Router:
         self._count(answer, seconds)
         self._copy(asked, request_id, answer)
         return answer
+
+    async def similar(self, asked: SimilarRequest, request_id: str) -> Answer:
+        """Raises BadInput for a part beyond K, NotFound for an unknown item or variant."""
+        return await self._plain(
+            asked.variant, request_id, lambda one: one.similar(asked, request_id)
+        )
+
+    async def rank(self, asked: RankRequest, request_id: str) -> Answer:
+        """Raises NotFound for an unknown variant."""
+        key = request_id if asked.user_id is None else asked.user_id
+        return await self._plain(asked.variant, key, lambda one: one.rank(asked, request_id))
+
+    async def _plain(self, named: str | None, key: str, ask: Ask) -> Answer:
+        """By the variant that is named, or drawn; nothing is counted, judged or copied."""
+        if named is not None:
+            return await ask(self._named(named))
+        live = self._drawn(key)
+        return await (ask(self.default) if live is None else self._of_variant(live, ask))
+
+    def _drawn(self, key: str) -> Live | None:
+        variant = drawn(self._shares, key)
+        return None if variant is None else self._of[variant.name]
 
     def _named(self, name: str) -> Answering:
         able = {DEFAULT: self.default} | {
@@ -164,19 +207,22 @@ class Router:
             )
         return able[name]
 
-    async def _of_variant(
-        self, live: Live, answering: Answering, asked: RecommendRequest, request_id: str
-    ) -> Answer:
-        """Its answer; the default's where it fails on a request that the default can answer (n
-        beyond its K, a defect): its users have not chosen it."""
+    async def _of_variant(self, live: Live, ask: Ask) -> Answer:
+        """Its answer; the default's where it is not there, or fails on a request that the default
+        can answer (n beyond its K, a defect): its users have not chosen it."""
+        if live.serving is None:
+            return await ask(self.default)
         try:
-            return await answering.recommend(asked, request_id)
+            return await ask(live.serving)
         except Exception as error:
-            answer = await self.default.recommend(asked, request_id)
+            answer = await ask(self.default)
             if not live.warned:  # once, not for every request
                 defect = None if isinstance(error, RecserveError) else error
                 name = live.variant.name
-                log.warning("variant %s failed: %s", name, error, exc_info=defect)
+                # By kind and field: a message may quote what was asked, which is nobody's business.
+                field = getattr(error, "field", None) or "no field"
+                what = f"{type(error).__name__} ({field})"
+                log.warning("variant %s failed: %s", name, what, exc_info=defect)
             live.warned = True
             return answer
 

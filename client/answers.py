@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from client import tensors
-from client.service import Answer, AsyncRecserveClient
+from client.api import Answer
+from client.service import AsyncRecserveClient
 from recommender.contract import Array, Limits
 from recommender.errors import BadInput, ReleaseError, Unavailable
 from recommender.features import Request
@@ -110,7 +111,7 @@ async def _through_bento(
             answer = await _answer(bento, asked[row], release, deadline_ms)
             known = release.catalogue.indexes(one.item_id for one in answer.items)
             item[row, : len(known)] = known
-            score[row, : len(known)] = [one.score for one in answer.items]
+            score[row, : len(known)] = [one.score or 0.0 for one in answer.items]
 
         rows = (np.array([row]) for row in range(len(asked)))
         await _at_a_time(ask, rows, len(asked), progress)

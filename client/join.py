@@ -6,23 +6,40 @@ No timer: an idle server answers as fast as without joining, a busy one calls
 less often and with fuller batches. Only rows of one model and one shape (one history
 length) join, since Triton closes a batch at the first other shape.
 
-Knows nothing of what the arrays mean: row i of every input belongs to request i.
+Knows nothing of what the arrays mean: row i of every input belongs to request i. Nor of
+tracing: where traces are wanted, `traced` says where a request stands and what a call carries.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from client.tensors import Triton
+from client.tensors import Headers, Triton
 from recommender.contract import Array
 from recommender.errors import RecserveError, Unavailable
 
 Key = tuple[str, int, tuple[tuple[int, ...], ...]]  # model, version, shapes of the row's inputs
+
+UNTRACED: AbstractContextManager[Headers] = nullcontext(())
+
+
+class Traced(Protocol):
+    """Who traces the calls (`bento/tracing.py`)."""
+
+    def here(self) -> object:
+        """Where the request that comes stands in its trace."""
+
+    def call(
+        self, model: str, version: int, requests: Sequence[object]
+    ) -> AbstractContextManager[Headers]:
+        """Around one call for all of `requests` (what `here` gave); the headers it carries."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,18 +48,32 @@ class _Row:
     until: float  # the loop's clock; nobody waits for the answer after it
     since: int  # order of arrival
     answer: asyncio.Future[dict[str, Array]]
+    origin: object  # where its request stands in its trace
 
 
 class Joiner:
     """Joins the requests of one event loop; one per connection to Triton."""
 
-    def __init__(self, triton: Triton, *, max_rows: int, calls: int = 2) -> None:
+    def __init__(
+        self, triton: Triton, *, max_rows: int, calls: int = 2, traced: Traced | None = None
+    ) -> None:
         self._triton = triton
+        self._traced = traced
         self._max_rows = max_rows
         self._calls = calls
         self._under_way: set[asyncio.Task[None]] = set()
         self._waiting: dict[Key, deque[_Row]] = {}
         self._arrivals = 0
+
+    @property
+    def waiting(self) -> int:
+        """Rows that wait for a call to leave in, those nobody waits for any more among them."""
+        return sum(map(len, self._waiting.values()))
+
+    @property
+    def under_way(self) -> int:
+        """Calls."""
+        return len(self._under_way)
 
     async def infer(
         self, model: str, version: int, inputs: Mapping[str, Array], *, timeout_s: float
@@ -53,7 +84,9 @@ class Joiner:
         """
         loop = asyncio.get_running_loop()
         self._arrivals += 1
-        row = _Row(inputs, loop.time() + timeout_s, self._arrivals, loop.create_future())
+        origin = None if self._traced is None else self._traced.here()
+        until = loop.time() + timeout_s
+        row = _Row(inputs, until, self._arrivals, loop.create_future(), origin)
         key = (model, version, tuple(array.shape for array in inputs.values()))
         self._waiting.setdefault(key, deque()).append(row)
         self._start_calls()
@@ -100,7 +133,10 @@ class Joiner:
         left = max(row.until for row in rows) - asyncio.get_running_loop().time()
         try:
             inputs = rows[0].inputs if len(rows) == 1 else _concatenated(rows)
-            outputs = await self._triton.infer(model, version, inputs, timeout_s=max(left, 0.001))
+            with self._span(model, version, rows) as headers:
+                outputs = await self._triton.infer(
+                    model, version, inputs, timeout_s=max(left, 0.001), headers=headers
+                )
         except Unavailable as error:
             _fail(rows, error)
         except RecserveError as error:
@@ -116,6 +152,11 @@ class Joiner:
             for i, row in enumerate(rows):
                 if not row.answer.done():
                     row.answer.set_result({name: a[i : i + 1] for name, a in outputs.items()})
+
+    def _span(self, model: str, version: int, rows: list[_Row]) -> AbstractContextManager[Headers]:
+        if self._traced is None:
+            return UNTRACED
+        return self._traced.call(model, version, [row.origin for row in rows])
 
 
 def _concatenated(rows: list[_Row]) -> dict[str, Array]:

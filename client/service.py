@@ -4,155 +4,147 @@
         for item in recserve.recommend(user_id="196", n=5).items:
             print(item.rank, item.title)
 
-The answer types stand here because the service encodes the same ones; the
-request types mirror the body of the HTTP API, field by field. Every failure is
-a RecserveError: Unavailable (nobody answers, or too late), BadInput (with the
-field, its value and the remedy), NotFound (a model or route that is not there).
+Methods are named after the routes and take the fields of their bodies (client/api.py). What may
+be repeated is repeated (client/retry.py) within `timeout_s` in all: whatever only reads, and
+events, since each carries an id that counts once. Every failure is a RecserveError: Unavailable
+(nobody answers, or too late), BadInput (with the field, its value and the remedy), NotFound (an
+item, model or route that is not there), Denied (the key).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Self, TypeVar, Unpack
+from uuid import uuid4
 
 import httpx
 import msgspec
 
-from recommender.errors import BadInput, NotFound, RecserveError, Unavailable
+from client import trust
+from client.api import (
+    SERVING,
+    STARTING,
+    STOPPED,
+    Answer,
+    BlockedItems,
+    Categories,
+    EventBody,
+    EventsAccepted,
+    Fault,
+    Forgotten,
+    HistoryAnswer,
+    Item,
+    PopularBody,
+    RankBody,
+    RecommendBody,
+    Refusal,
+    Served,
+    ServedVariant,
+    SimilarBody,
+)
+from client.failures import Failures, decoded
+from client.retry import Attempts
+
+__all__ = [
+    "SERVING",
+    "STARTING",
+    "STOPPED",
+    "Answer",
+    "AsyncRecserveClient",
+    "Fault",
+    "Item",
+    "RecommendBody",
+    "RecserveClient",
+    "Refusal",
+    "Served",
+    "ServedVariant",
+]
 
 URL = "http://127.0.0.1:3000"
+RETRIES = 3
 T = TypeVar("T")
-
-
-class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One recommended item."""
-
-    item_id: str
-    score: float
-    rank: int  # from 1, counted from the best answer whatever the offset
-    title: str | None = None
-    categories: Sequence[str]
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to recommend() and popular()."""
-
-    items: list[Item]
-    release: int
-    model: str  # the model that ranked; "popularity" for popular items
-    variant: str  # "default", or the variant of releases.json whose request it was
-    fallback: bool  # True: popular items, because Triton was away or too slow
-    ignored: list[str]  # ids, categories and user columns the release does not know
-    request_id: str
-
-
-class ServedVariant(msgspec.Struct, frozen=True, kw_only=True):
-    """A release that lives beside the one that serves."""
-
-    name: str
-    release: int
-    model: str | None  # None: the release's first
-    role: str  # "ab", "canary", "shadow"
-    share: float  # percent of users; of a shadow, percent of requests copied
-    state: str  # STARTING, SERVING, or STOPPED: a canary that was worse
-    reason: str | None  # why it is not serving
-
-
-STARTING, SERVING, STOPPED = "starting", "serving", "stopped"
-
-
-class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """What answers at an address."""
-
-    release: int
-    family: str
-    models: list[str]  # the first one answers where a request names none
-    created: str | None  # ISO 8601
-    variant: str
-    since: float  # unix seconds: answers with this release from then on
-    changed: float = 0.0  # unix seconds: neither this nor which variants there are changed since
-    variants: list[ServedVariant] = []
-
-
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """What was wrong with a request."""
-
-    field: str | None
-    value: Any
-    message: str
-    remedy: str
-
-
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """The one shape of every error."""
-
-    error: Fault
-    request_id: str
-
-
-class FilterBody(TypedDict, total=False):
-    categories: Sequence[str]  # any of them
-    exclude: Sequence[str]  # item ids never to return
-
-
-class ContextBody(TypedDict, total=False):
-    time: int  # unix seconds, default now
-
-
-class RecommendBody(TypedDict, total=False):
-    """The body of POST /v1/recommend; every field may be left out."""
-
-    user_id: str
-    user: Mapping[str, str | int | float | bool | None]  # columns, before those of training
-    history: Sequence[str]  # item ids, oldest first, instead of the stored history
-    n: int
-    offset: int
-    filter: FilterBody
-    context: ContextBody
-    allow_seen: bool
-    model: str
-    variant: str
-    deadline_ms: int
-
-
-class PopularBody(TypedDict, total=False):
-    """The body of POST /v1/popular."""
-
-    n: int
-    offset: int
-    filter: FilterBody
 
 
 class RecserveClient:
     """A client with one pool of connections; close it, or use it as a context manager."""
 
-    def __init__(self, url: str = URL, *, timeout_s: float = 5.0) -> None:
-        self.url = url
-        with _Failures(url):
-            self._http = httpx.Client(base_url=url, timeout=timeout_s)
+    def __init__(
+        self,
+        url: str = URL,
+        *,
+        api_key: str | None = None,  # default: RECSERVE_KEY
+        ca: trust.Authority | None = None,  # default: RECSERVE_CA, else the usual authorities
+        timeout_s: float = 5.0,
+        retries: int = RETRIES,
+    ) -> None:
+        self.url, self._timeout_s, self._retries = url, timeout_s, retries
+        with Failures(url):
+            self._http = httpx.Client(
+                base_url=url, headers=trust.headers(api_key), verify=trust.authority(ca)
+            )
 
     def recommend(self, **body: Unpack[RecommendBody]) -> Answer:
         """Items for a user, best first."""
-        return self._post("/v1/recommend", body)
+        return self._ask("/v1/recommend", Answer, body)
+
+    def similar(self, **body: Unpack[SimilarBody]) -> Answer:
+        """Items like one item, best first."""
+        return self._ask("/v1/similar", Answer, body)
+
+    def rank(self, **body: Unpack[RankBody]) -> Answer:
+        """All candidates that the release knows, best first."""
+        return self._ask("/v1/rank", Answer, body)
 
     def popular(self, **body: Unpack[PopularBody]) -> Answer:
         """The most popular items of the release."""
-        return self._post("/v1/popular", body)
+        return self._ask("/v1/popular", Answer, body)
+
+    def events(self, events: Sequence[EventBody]) -> EventsAccepted:
+        """What users did: their next recommendations know of it."""
+        return self._ask("/v1/events", EventsAccepted, {"events": _identified(events)})
+
+    def history(self, user_id: str) -> HistoryAnswer:
+        """What is known of a user, oldest first."""
+        return self._ask("/v1/history", HistoryAnswer, {"user_id": user_id})
+
+    def forget(self, user_id: str) -> Forgotten:
+        """Erase a user. Sent once: an answer that is lost leaves open whether it was done."""
+        return self._ask("/v1/forget", Forgotten, {"user_id": user_id}, repeat=False)
+
+    def blocked(self, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> BlockedItems:
+        """The item ids that nobody is shown, after some were added and others removed."""
+        body = {"add": add, "remove": remove}
+        return self._ask("/v1/blocked", BlockedItems, body, repeat=not (add or remove))
+
+    def categories(self) -> Categories:
+        """Every category of the release that answers now, the largest first."""
+        return self._ask("/v1/categories", Categories)
 
     def release(self) -> Served:
         """The release that answers now."""
-        with _Failures(self.url):
-            return _decoded(self._http.get("/v1/release"), Served)
+        return self._ask("/v1/release", Served)
 
     def ready(self) -> bool:
         """Has the service loaded its catalogue and heard from Triton once?"""
-        with _Failures(self.url):
-            return self._http.get("/readyz").is_success
+        with Failures(self.url):
+            return self._http.get("/readyz", timeout=self._timeout_s).is_success
 
-    def _post(self, path: str, body: object) -> Answer:
-        with _Failures(self.url):
-            return _decoded(self._http.post(path, content=msgspec.json.encode(body)), Answer)
+    def _ask(self, path: str, wanted: type[T], body: object = None, *, repeat: bool = True) -> T:
+        attempts = Attempts(self._timeout_s, self._retries if repeat else 0)
+        method, content = _sent(body)
+        while True:
+            outcome: httpx.Response | httpx.TransportError
+            with Failures(self.url):
+                try:
+                    timeout = attempts.left_s
+                    outcome = self._http.request(method, path, content=content, timeout=timeout)
+                except httpx.TransportError as error:
+                    outcome = error
+                if (pause_s := attempts.pause_s(outcome)) is None:
+                    return decoded(outcome, wanted)
+            time.sleep(pause_s)
 
     def close(self) -> None:
         self._http.close()
@@ -167,32 +159,85 @@ class RecserveClient:
 class AsyncRecserveClient:
     """RecserveClient for asyncio."""
 
-    def __init__(self, url: str = URL, *, timeout_s: float = 5.0) -> None:
-        self.url = url
-        with _Failures(url):
-            self._http = httpx.AsyncClient(base_url=url, timeout=timeout_s)
+    def __init__(
+        self,
+        url: str = URL,
+        *,
+        api_key: str | None = None,  # default: RECSERVE_KEY
+        ca: trust.Authority | None = None,  # default: RECSERVE_CA, else the usual authorities
+        timeout_s: float = 5.0,
+        retries: int = RETRIES,
+    ) -> None:
+        self.url, self._timeout_s, self._retries = url, timeout_s, retries
+        with Failures(url):
+            self._http = httpx.AsyncClient(
+                base_url=url, headers=trust.headers(api_key), verify=trust.authority(ca)
+            )
 
     async def recommend(self, **body: Unpack[RecommendBody]) -> Answer:
         """Items for a user, best first."""
-        return await self._post("/v1/recommend", body)
+        return await self._ask("/v1/recommend", Answer, body)
+
+    async def similar(self, **body: Unpack[SimilarBody]) -> Answer:
+        """Items like one item, best first."""
+        return await self._ask("/v1/similar", Answer, body)
+
+    async def rank(self, **body: Unpack[RankBody]) -> Answer:
+        """All candidates that the release knows, best first."""
+        return await self._ask("/v1/rank", Answer, body)
 
     async def popular(self, **body: Unpack[PopularBody]) -> Answer:
         """The most popular items of the release."""
-        return await self._post("/v1/popular", body)
+        return await self._ask("/v1/popular", Answer, body)
+
+    async def events(self, events: Sequence[EventBody]) -> EventsAccepted:
+        """What users did: their next recommendations know of it."""
+        return await self._ask("/v1/events", EventsAccepted, {"events": _identified(events)})
+
+    async def history(self, user_id: str) -> HistoryAnswer:
+        """What is known of a user, oldest first."""
+        return await self._ask("/v1/history", HistoryAnswer, {"user_id": user_id})
+
+    async def forget(self, user_id: str) -> Forgotten:
+        """Erase a user. Sent once: an answer that is lost leaves open whether it was done."""
+        return await self._ask("/v1/forget", Forgotten, {"user_id": user_id}, repeat=False)
+
+    async def blocked(self, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> BlockedItems:
+        """The item ids that nobody is shown, after some were added and others removed."""
+        body = {"add": add, "remove": remove}
+        return await self._ask("/v1/blocked", BlockedItems, body, repeat=not (add or remove))
+
+    async def categories(self) -> Categories:
+        """Every category of the release that answers now, the largest first."""
+        return await self._ask("/v1/categories", Categories)
 
     async def release(self) -> Served:
         """The release that answers now."""
-        with _Failures(self.url):
-            return _decoded(await self._http.get("/v1/release"), Served)
+        return await self._ask("/v1/release", Served)
 
     async def ready(self) -> bool:
         """Has the service loaded its catalogue and heard from Triton once?"""
-        with _Failures(self.url):
-            return (await self._http.get("/readyz")).is_success
+        with Failures(self.url):
+            return (await self._http.get("/readyz", timeout=self._timeout_s)).is_success
 
-    async def _post(self, path: str, body: object) -> Answer:
-        with _Failures(self.url):
-            return _decoded(await self._http.post(path, content=msgspec.json.encode(body)), Answer)
+    async def _ask(
+        self, path: str, wanted: type[T], body: object = None, *, repeat: bool = True
+    ) -> T:
+        attempts = Attempts(self._timeout_s, self._retries if repeat else 0)
+        method, content = _sent(body)
+        while True:
+            outcome: httpx.Response | httpx.TransportError
+            with Failures(self.url):
+                try:
+                    timeout = attempts.left_s
+                    outcome = await self._http.request(
+                        method, path, content=content, timeout=timeout
+                    )
+                except httpx.TransportError as error:
+                    outcome = error
+                if (pause_s := attempts.pause_s(outcome)) is None:
+                    return decoded(outcome, wanted)
+            await asyncio.sleep(pause_s)
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -204,59 +249,12 @@ class AsyncRecserveClient:
         await self.close()
 
 
-def _decoded(response: httpx.Response, wanted: type[T]) -> T:
-    if response.is_success:
-        return msgspec.json.decode(response.content, type=wanted)
-    kind = {400: BadInput, 404: NotFound, 413: BadInput}.get(response.status_code, Unavailable)
-    try:
-        fault = msgspec.json.decode(response.content, type=Refusal).error
-    except msgspec.MsgspecError as error:
-        raise Unavailable(
-            f"{response.url} answered {response.status_code}, not in recserve's words",
-            remedy="Check that the address is that of a recserve service.",
-        ) from error
-    raise kind(fault.message, remedy=fault.remedy, field=fault.field, value=fault.value)
+def _sent(body: object) -> tuple[str, bytes | None]:
+    return ("GET", None) if body is None else ("POST", msgspec.json.encode(body))
 
 
-class _Failures:
-    """`with _Failures(url):` turns what httpx and msgspec raise into errors of ours."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self,
-        _: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if failure := self._failure(error):
-            raise failure from error
-
-    def _failure(self, error: BaseException | None) -> RecserveError | None:
-        if isinstance(error, httpx.TimeoutException):
-            return Unavailable(
-                f"recserve at {self.url} did not answer in time",
-                remedy="Allow more time with timeout_s, or lower the load.",
-            )
-        if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-            return BadInput(
-                f"{self.url!r} is no address of a service",
-                remedy="Name it as http://host:port.",
-                field="url",
-                value=self.url,
-            )
-        if isinstance(error, httpx.HTTPError):
-            return Unavailable(
-                f"no recserve answers at {self.url}",
-                remedy="Start it with `recserve serve`, or name its address.",
-                value=str(error),
-            )
-        if isinstance(error, msgspec.MsgspecError):
-            return Unavailable(
-                f"{self.url} answered what recserve does not: {error}",
-                remedy="Check that the address is that of a recserve service.",
-            )
-        return None
+def _identified(events: Sequence[EventBody]) -> list[EventBody]:
+    """Each with an id of its own, so that sending it again counts nothing twice."""
+    return [
+        event if "event_id" in event else {"event_id": uuid4().hex, **event} for event in events
+    ]

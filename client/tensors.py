@@ -30,6 +30,7 @@ WIRE_TYPES = {
     np.dtype(np.float32): "FP32",
     np.dtype(np.bool_): "BOOL",
 }
+Headers = Sequence[tuple[str, str]]  # of a call: the trace that it belongs to
 NUMPY_TYPES: dict[str, Any] = {wire: dtype for dtype, wire in WIRE_TYPES.items()}
 
 # Triton's words where the queue policy of config.pbtxt turns a request away.
@@ -61,6 +62,7 @@ class Triton(Protocol):
         inputs: Mapping[str, Array],
         *,
         timeout_s: float | None = None,
+        headers: Headers = (),
     ) -> dict[str, Array]:
         """All outputs by name, as read-only arrays. Raises Unavailable, NotFound, BadInput."""
 
@@ -113,9 +115,10 @@ class TritonGrpc:
         inputs: Mapping[str, Array],
         *,
         timeout_s: float | None = None,
+        headers: Headers = (),
     ) -> dict[str, Array]:
         request = _request(model, version, inputs)
-        response = await self.call("ModelInfer", request, timeout_s=timeout_s)
+        response = await self.call("ModelInfer", request, timeout_s=timeout_s, headers=headers)
         return {
             tensor.name: np.frombuffer(raw, NUMPY_TYPES[tensor.datatype]).reshape(tensor.shape)
             for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True)
@@ -145,7 +148,7 @@ class TritonGrpc:
         request: Any,
         *,
         timeout_s: float | None,
-        headers: Sequence[tuple[str, str]] = (),
+        headers: Headers = (),
     ) -> Any:
         """One call of Triton's gRPC service, its failure translated."""
         try:
@@ -188,6 +191,7 @@ class TritonHttp:
         inputs: Mapping[str, Array],
         *,
         timeout_s: float | None = None,
+        headers: Headers = (),
     ) -> dict[str, Array]:
         from tritonclient.http import InferInput
 
@@ -195,7 +199,8 @@ class TritonHttp:
         for name, array in inputs.items():
             tensor = InferInput(name, list(array.shape), _wire_type(name, array))
             tensors.append(tensor.set_data_from_numpy(array, binary_data=True))
-        result = await self._call(self._client.infer(model, tensors, str(version)), timeout_s)
+        call = self._client.infer(model, tensors, str(version), headers=dict(headers))
+        result = await self._call(call, timeout_s)
         return {o["name"]: result.as_numpy(o["name"]) for o in result.get_response()["outputs"]}
 
     async def ready(self, model: str, version: int) -> bool:

@@ -147,6 +147,7 @@ def _content(
         "clock": blueprint.clock,
         "repurchase": blueprint.repurchase,
         "mean_rating": run.mean_rating,
+        "acts": run.acts.to_json(),
         "user_features": run.user_features.to_json(),
         "time_kind": blueprint.time_kind,
         "data": run.digest,

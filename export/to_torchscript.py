@@ -24,18 +24,23 @@ FILE = "model.pt"
 def write_torchscript(graph: nn.Module, limits: Limits, path: Path) -> None:
     """Trace and save. What a trace freezes by mistake, the parity check over other batches and
     lengths finds."""
+    content = io.BytesIO()
+    torch.jit.save(traced(graph, limits), content)
+    _write_plain(content, path)
+
+
+def traced(graph: nn.Module, limits: Limits) -> Any:
+    """The module that is saved, of a graph on the CPU: it may be moved anywhere."""
     graph = graph.eval().requires_grad_(False)  # else loaded outputs refuse .numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated in favour of torch.export; Triton serves it
-        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+        module = torch.jit.trace(  # type: ignore[no-untyped-call]
             graph,
             tuple(torch.from_numpy(a) for a in example(limits).values()),
             check_trace=False,
         )
-        _follow_inputs(traced)
-        content = io.BytesIO()
-        torch.jit.save(traced, content)
-    _write_plain(content, path)
+    _follow_inputs(module)
+    return module
 
 
 def _follow_inputs(traced: Any) -> None:

@@ -8,9 +8,10 @@ What follows from the model, and why:
   so one model serves every length bucket;
 - plain names: ONNX tensors have them, TorchScript inputs are found by forward() argument name,
   and its outputs are taken in the order written here (they are no `NAME__INDEX`);
-- warm-up at batch 1 and at the largest batch for every length bucket (where there is a history),
-  TorchScript several times since its first runs compile; all-zero inputs are valid: padding,
-  "unknown", "no filter";
+- warm-up at batch 1 and at the largest batch for every length bucket (where there is a history);
+  all-zero inputs are valid: padding, "unknown", "no filter";
+- TorchScript runs without its optimized execution, which answers wrongly on a GPU from the second
+  answer on, and elsewhere gains nothing (docs/triton.md);
 - `version_policy all`: a folder that is there can be loaded; `recserve serve` narrows this to
   exact versions in its load request, so the committed file never changes.
 
@@ -41,10 +42,13 @@ THREAD_PARAMETERS: dict[Backend, tuple[str, str]] = {
     "onnxruntime": ("intra_op_thread_count", "inter_op_thread_count"),
     "pytorch": ("INTRA_OP_THREAD_COUNT", "INTER_OP_THREAD_COUNT"),
 }
+FIXED_PARAMETERS: dict[Backend, dict[str, str]] = {
+    "onnxruntime": {},
+    "pytorch": {"DISABLE_OPTIMIZED_EXECUTION": "true"},
+}
 WRITTEN_ANEW = "Run `recserve releases configure`: it writes the file anew."
 TUNABLE = ("instance_group", "dynamic_batching", "model_warmup", "optimization",
            "response_cache", "version_policy")  # fmt: skip
-WARMUP_RUNS: dict[Backend, int] = {"onnxruntime": 1, "pytorch": 3}
 
 TENSORRT_WORKSPACE = 1 << 30  # bytes of GPU memory, while an engine is built and run
 
@@ -74,12 +78,14 @@ def config_text(
         instance_group=[_instances(serving)],
         dynamic_batching=_batching(serving) if serving.batching else None,
         optimization=_tensorrt(serving) if _accelerated(backend, serving) else None,
-        model_warmup=_warmup(backend, limits, kind) if serving.warmup else (),
+        model_warmup=_warmup(limits, kind) if serving.warmup else (),
     )
     config.version_policy.all.SetInParent()
     threads = (serving.intra_op_threads, serving.inter_op_threads)
     for key, value in zip(THREAD_PARAMETERS[backend], threads, strict=True):
         config.parameters[key].string_value = str(value)
+    for key, text in FIXED_PARAMETERS[backend].items():
+        config.parameters[key].string_value = text
     return f"{HEADER}{text_format.MessageToString(config)}"
 
 
@@ -180,15 +186,13 @@ def _tensorrt(serving: ServingConfig) -> Any:
     return optimization
 
 
-def _warmup(backend: Backend, limits: Limits, kind: Kind) -> Iterable[Any]:
+def _warmup(limits: Limits, kind: Kind) -> Iterable[Any]:
     tensors = inputs(limits, kind)
     dynamic = any(-1 in tensor.dims for tensor in tensors)
     for length in limits.length_buckets if dynamic else (None,):
         for batch in dict.fromkeys((1, limits.max_batch_size)):
             name = f"batch_{batch}" if length is None else f"batch_{batch}_length_{length}"
-            sample = model_config_pb2.ModelWarmup(
-                name=name, batch_size=batch, count=WARMUP_RUNS[backend]
-            )
+            sample = model_config_pb2.ModelWarmup(name=name, batch_size=batch, count=1)
             for tensor in tensors:
                 dims = [length if d == -1 else d for d in tensor.dims]
                 sample.inputs[tensor.name].CopyFrom(

@@ -3,7 +3,7 @@ mixer answers both kinds of questions as well as one trained for each alone.
 
 Paid: NDCG@10 of held-out questions without the signal less with all (negative: it is worth
 its place), paired, by mixers that have not seen the users they are judged on. Cost:
-microseconds a row of the graph in eager PyTorch, with all less without.
+microseconds a row of the graph in eager PyTorch on the CPU, with all less without.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def ablation(blueprint: Blueprint, views: Sequence[View], progress: Progress) ->
         fewer = [replace(view, scorer=_fewer(view.scorer, without)) for view in views]
         left = cross_ndcg(without, fewer)
         found += [{"signal": signal, **_less(kind, left, whole)} for kind in whole]
-        graphs = blueprint.graph(views[0].scorer), without.graph(fewer[0].scorer)
+        graphs = blueprint.graph(views[0].scorer).cpu(), without.graph(fewer[0].scorer).cpu()
         cost[signal] = round(_microseconds_between(*graphs, blueprint, views[0]), 1)
     alone = [
         _less(kind, cross_ndcg(blueprint, [view for view in views if view.kind == kind]), whole)

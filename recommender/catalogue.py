@@ -7,6 +7,7 @@ weights as `catalogue.parquet`. Knows no torch and no server.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,16 +100,48 @@ class Catalogue:
         return np.argsort(-self.popularity, kind="stable").astype(np.int64) + 1
 
     def popular(
-        self, n: int, *, exclude: Sequence[int] = (), categories: Iterable[str] | None = None
+        self,
+        n: int,
+        *,
+        order: Array | None = None,
+        exclude: Sequence[int] | Array = (),
+        categories: Iterable[str] | None = None,
+        only: Array | None = None,
     ) -> list[int]:
-        """The `n` most popular indexes outside `exclude`, of any of `categories` if given."""
-        order = self.by_popularity
+        """The `n` most popular indexes outside `exclude`, of any of `categories` if given, and
+        among `only` if given; `order` is [N] indexes, the most popular first (default: by this
+        catalogue's popularity)."""
+        order = self.by_popularity if order is None else order
+        if only is not None:
+            order = order[np.isin(order, only)]
         if categories is not None:
             wanted = self.category_mask(categories)
             order = order[(self.category_words_table[order] & wanted).any(axis=1)]
         if len(exclude):
             order = order[~np.isin(order, np.asarray(exclude, np.int64))]
         return [int(i) for i in order[:n]]
+
+    @cached_property
+    def category_sizes(self) -> tuple[tuple[str, int], ...]:
+        """Every category and how many items it has, the largest first."""
+        sizes = Counter(name for names in self.categories for name in set(names))
+        return tuple(sorted(sizes.items(), key=lambda one: (-one[1], one[0])))
+
+    def holding(self, text: str) -> Array:
+        """[n] int64 indexes, distinct, of items whose title and id hold every word of `text`,
+        whatever the case."""
+        found = np.ones(len(self), bool)
+        for word in text.lower().split():
+            found &= self._words.str.contains(word, literal=True).to_numpy()
+        return np.flatnonzero(found).astype(np.int64) + 1
+
+    @cached_property
+    def _words(self) -> pl.Series:
+        """[N] what `holding` looks through."""
+        known = zip(self.titles, self.item_ids, strict=True)
+        return pl.Series(
+            [f"{title or ''} {item_id}".lower() for title, item_id in known], dtype=pl.String
+        )
 
     def write(self, folder: Path) -> None:
         pl.DataFrame(

@@ -3,7 +3,7 @@
     [encoder]      the transformer
     [signals]      which signals, and how they are counted
     [mixer]        what mixes them, and how it is trained
-    [training]     epochs, batch, learning rate, seed
+    [training]     epochs, batch, learning rate, seed, device
 
 Presets are TOML tables over the defaults below; `full` is the defaults themselves.
 """
@@ -52,6 +52,7 @@ HEADS: Mapping[str, Head] = {
 }
 SOURCES = ("ease", "ease_recent", "basket", "following", "similar", "content", "repeat")
 SIGNALS = ("encoder", *HEADS, "trend", "popularity", "age", "affinity")
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,7 @@ class TrainingConfig:
     average: float = 0.99  # decay of the moving average of weights, per step
     length: int = 200  # longest history read; the largest length bucket
     seed: int = 0
+    device: str = "auto"  # of DEVICES; auto: a GPU where torch sees one, else the CPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +185,12 @@ def _typed(section: str, name: str, value: object, default: object) -> object:
         if name == "use":
             return _signals(stripped)
         return tuple(_number(section, name, part, default[0]) for part in stripped if part != "")
+    if name == "device":
+        if value not in DEVICES:
+            raise BadInput(
+                f"{section}.{name} is {shown(value)}", remedy=f"Choose {', '.join(DEVICES)}."
+            )
+        return value
     return _number(section, name, value, default)
 
 

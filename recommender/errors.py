@@ -2,6 +2,7 @@
 
     RecserveError            500  anything of ours
     ├── BadInput             400  a request, a flag or a record that breaks the rules
+    ├── Denied               403  a key that is missing, unknown, or not for this
     ├── NotFound             404  a name that does not exist (a model, an item)
     ├── DataError            422  a data folder that cannot be used
     ├── TrainingError        422  a training that came to nothing: its weights are no numbers
@@ -15,6 +16,9 @@ the three as one line, `bento/` turns them into its one error shape.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 
 class RecserveError(Exception):
@@ -35,9 +39,20 @@ class RecserveError(Exception):
         self.value = value
         super().__init__(f"{what}. {remedy}")
 
+    def __reduce__(self) -> tuple[Callable[[], RecserveError], tuple[()]]:
+        """For pickling, between processes of ours: an exception's own forgets keywords."""
+        again = partial(
+            type(self), self.what, remedy=self.remedy, field=self.field, value=self.value
+        )
+        return again, ()
+
 
 class BadInput(RecserveError):
     status = 400
+
+
+class Denied(RecserveError):
+    status = 403
 
 
 class NotFound(RecserveError):

@@ -118,7 +118,7 @@ def _fit_deep(
     epochs = int(np.argmax(curve)) + 1 if curve else 0
     encoder, _ = encoders.train("refit", users, epochs, None)
     return Fitted(
-        graph=blueprint.graph(blueprint.deep(users, encoder, mixer)),
+        graph=blueprint.graph(blueprint.deep(users, encoder, mixer)).cpu(),
         metrics=held_out.to_json(),
         held_out=held_out.by_user(users.user_ids),
         details={"epochs": epochs, "curve": [round(s, 5) for s in curve], **paid},

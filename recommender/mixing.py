@@ -79,12 +79,13 @@ def _untouched(blueprint: Blueprint, now: Moment, mixer: Mixer) -> list[View]:
 
 
 def mixed(blueprint: Blueprint, views: Sequence[View], progress: Progress) -> Mixer:
-    """A fresh mixer, trained on `views` and given to their scorers."""
+    """A fresh mixer, trained on `views` and given to their scorers, on the training's device."""
     config = blueprint.config
     torch.manual_seed(config.training.seed)
     mixer = blueprint.mixer()
     for view in views:
         view.scorer.mixer = mixer
+        view.scorer.to(blueprint.device)
     asked = [view for view in views if len(view.queries)]
     fit_mixer(
         mixer, asked, blueprint.limits, config.mixer, seed=config.training.seed, progress=progress
@@ -106,7 +107,7 @@ def check_finite(trained: nn.Module, setting: str, rate: float) -> None:
 def judged_by(
     blueprint: Blueprint, scorer: nn.Module, queries: Sequence[Query], users: Users
 ) -> Judged:
-    items, _ = rank(blueprint.graph(scorer), requests(queries, users), blueprint.limits)
+    items, _ = rank(blueprint.placed(scorer), requests(queries, users), blueprint.limits)
     return judge(items, queries, len(blueprint.catalogue))
 
 
@@ -134,7 +135,7 @@ def cross_judged(
         for view in views:
             queries = [q for q in asked(view) if q.user % 2 == half]
             if queries:
-                graph = blueprint.graph(view.scorer)
+                graph = blueprint.placed(view.scorer)
                 items, _ = rank(graph, requests(queries, view.users), blueprint.limits)
                 answers.setdefault(view.kind, []).append(items)
                 judged.setdefault(view.kind, []).extend(queries)

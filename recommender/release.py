@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from recommender.acts import ActRules
 from recommender.catalogue import Catalogue
 from recommender.contract import RECOMMENDER, Limits, kind_of
 from recommender.errors import ReleaseError, shown
@@ -45,6 +46,7 @@ class Release:
     limits: Limits
     user_features: UserFeatures
     mean_rating: float | None  # what history_weight is centred by; None without ratings
+    acts: ActRules  # how live events count
     clock: int  # latest time the model knows how to read: request_time is clamped to it
     files: Mapping[str, str]  # path below the repository -> sha256
     details: Mapping[str, Any]  # the whole release.json: created, digests, metrics, parity
@@ -161,10 +163,24 @@ def _release(repository: Path, path: Path, raw: Mapping[str, Any]) -> Release:
         limits=limits,
         user_features=user_features,
         mean_rating=taken(path, raw, "mean_rating", float, int, type(None)),
+        acts=_acts(path, taken(path, {"acts": {}, **raw}, "acts", dict)),
         clock=taken(path, raw, "clock", int),
         files=taken(path, raw, "files", dict),
         details=raw,
     )
+
+
+def _acts(path: Path, raw: Mapping[str, Any]) -> ActRules:
+    try:
+        rules = ActRules.from_json(raw)
+        numbers = (*rules.weights.values(), rules.burst_seconds, rules.half_life_days)
+        if not all(type(n) in (int, float) for n in numbers) or rules.half_life_days <= 0:
+            raise TypeError("not all of them are numbers, or the half-life is not above 0")
+    except (AttributeError, TypeError) as error:
+        raise ReleaseError(
+            f"{path} has acts that cannot be read: {shown(raw)}", remedy=WRITTEN_ANEW
+        ) from error
+    return rules
 
 
 def _check_limits(path: Path, limits: Limits, user_features: UserFeatures) -> None:

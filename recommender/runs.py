@@ -27,6 +27,7 @@ import scipy.sparse as sp
 import torch
 
 from recommender import heldout
+from recommender.acts import ActRules
 from recommender.catalogue import Catalogue
 from recommender.config import Config, from_json, to_json
 from recommender.contract import Limits
@@ -59,6 +60,7 @@ class Run:
     user_features: UserFeatures
     content_space: ContentSpace  # gives new items their content
     mean_rating: float | None
+    acts: ActRules  # how live events count
     digest: str  # of the data it was trained on
     metrics: Mapping[str, Any]  # of the held-out part
     held_out: Values  # the same, user by user; empty where nothing was held out
@@ -136,6 +138,7 @@ def write(run: Run, folder: Path) -> None:
         "time_kind": blueprint.time_kind,
         "user_features": run.user_features.to_json(),
         "mean_rating": run.mean_rating,
+        "acts": run.acts.to_json(),
         "data": run.digest,
         "metrics": run.metrics,
         "details": {**run.details, **made_by(("recommender",), ("torch", "numpy", "scipy"))},
@@ -192,6 +195,7 @@ def read(folder: Path) -> Run:
         user_features=user_features,
         content_space=space,
         mean_rating=raw["mean_rating"],
+        acts=ActRules.from_json(raw.get("acts", {})),
         digest=raw["data"],
         metrics=raw["metrics"],
         held_out=held_out,

@@ -15,6 +15,7 @@ from recommender.data.dataset import Dataset
 from recommender.errors import BadInput, DataError, shown
 from recommender.fitting import fit
 from recommender.heldout import Values
+from recommender.models.device import device_of, name_of
 from recommender.models.families import FAMILIES, Blueprint
 from recommender.models.graph import Graph
 from recommender.models.learn import Progress, silent
@@ -25,6 +26,7 @@ from recommender.users import Users
 def blueprint_of(family: str, users: Users, dataset: Dataset, config: Config) -> Blueprint:
     """Limits and clock come from `users`, the rows that are trained on."""
     check_family(family)
+    device_of(config.training.device)  # refused now, not when there is something to train
     if not len(users.items):
         raise DataError("there is no event to train on", remedy="Bring interactions.")
     length = config.training.length
@@ -85,7 +87,11 @@ def fit_run(
     """`fit` on `users` (some rows of `dataset`), as a run not yet written."""
     started = time.monotonic()
     fitted = fit(blueprint, users, checkpoints=checkpoints, progress=progress)
-    details = {**fitted.details, "seconds": round(time.monotonic() - started, 1)}
+    details = {
+        **fitted.details,
+        "seconds": round(time.monotonic() - started, 1),
+        "device": name_of(blueprint.device),
+    }
     return run_of(
         dataset,
         users,
@@ -115,6 +121,7 @@ def run_of(
         user_features=dataset.user_features,
         content_space=dataset.content_space,
         mean_rating=dataset.mean_rating,
+        acts=dataset.acts,
         digest=dataset.digest,
         metrics=metrics,
         held_out=held_out,

@@ -19,6 +19,7 @@ import typer
 from recommender.errors import BadInput, RecserveError
 from serving.commands import adapt, ask, batch, data, export, load, machine, releases, training
 from serving.commands import explain as explaining  # explain() below is of errors
+from serving.commands import keys as access
 from serving.commands import store as events
 from serving.commands import tune as tuning
 from serving.commands import variants as beside
@@ -46,6 +47,7 @@ app.command()(export.export)
 app.add_typer(releases.releases, name="releases")
 app.add_typer(beside.variants, name="variants")
 app.command()(machine.serve)
+app.add_typer(access.keys, name="keys")
 app.command()(ask.recommend)
 data.data.command()(events.from_store)
 app.command()(events.backup)

@@ -30,7 +30,7 @@ class Keeper:
 
     def __init__(self, here: Running, release: Release) -> None:
         self.releases: tuple[Release, ...] = (release,)  # loaded: the one that serves, variants'
-        self._here, self._bento = here, RecserveClient(here.url)
+        self._here, self._bento = here, here.bento()
         self._repository = release.repository
         self._variants: tuple[Variant, ...] = ()
         self._refused: set[int] = set()  # releases of these that Triton did not load

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from client.control import Control
-from client.service import RecserveClient
 from export import golden
 from export.index import choose, locked
 from export.parity import compare
@@ -130,7 +129,7 @@ async def _check_golden(triton: Control, release: Release) -> None:
 
 def _wait_switched(server: Running, version: int) -> None:
     until = time.monotonic() + _WAIT_S
-    with RecserveClient(server.url) as bento:
+    with server.bento() as bento:
         while (seen := served_by(bento)) is None or seen.release != version:
             if time.monotonic() > until:
                 raise Unavailable(

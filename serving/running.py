@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from client.service import RecserveClient
+from client.trust import pinned
+
 _PREFIX = ".serving-"
 
 
@@ -23,6 +26,12 @@ class Running:
     triton: str  # host:port of gRPC
     url: str  # of Bento
     key: str  # to load and unload in that Triton: for this user's eyes alone
+    certificate: str | None = None  # of Bento, a file, where it speaks TLS
+
+    def bento(self) -> RecserveClient:
+        """What this Bento tells everybody; close it."""
+        ca = None if self.certificate is None else pinned(Path(self.certificate))
+        return RecserveClient(self.url, ca=ca)
 
 
 @contextmanager

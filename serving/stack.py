@@ -9,18 +9,20 @@ started and loaded is `serving/tritonserver.py`'s, what BentoML does `bento/`'s.
 
 from __future__ import annotations
 
-import http.client
+import fcntl
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 from recommender.errors import MachineError, RecserveError, Unavailable
 from recommender.release import Release, read_release
 from serving import doctor, processes, tritonserver
+from serving.front import Front
 from serving.keeper import Keeper
 from serving.running import Running, announced
 from serving.tritonserver import Ports
@@ -38,25 +40,24 @@ TRITON_HOST = "127.0.0.1"  # always: this Triton has holes that only newer conta
 def serve(
     repository: Path,
     *,
-    host: str = "127.0.0.1",
+    front: Front,
     ports: Ports,
-    port: int = 3000,
     log_dir: Path | None = None,
     on_ready: Callable[[], None] | None = None,
 ) -> int:
     """Serve the repository's release, and its variants, until a signal asks to stop (then 0).
 
-    Raises ReleaseError for a repository without a whole release, MachineError
-    for a taken port or a lacking machine, Unavailable when a server fails to
-    start or dies. Whatever happens, both are gone on return.
+    Raises ReleaseError for a repository without a whole release, BadInput for keys that
+    cannot be used, MachineError for a taken port or a lacking machine, Unavailable when a
+    server fails to start or dies. Whatever happens, both are gone on return.
     """
     release = read_release(repository.resolve())
-    check_machine(host, ports, port)
-    logs = (log_dir or Path(".recserve") / str(port)).resolve()
+    check_machine(front, ports)
+    logs = (log_dir or Path(".recserve") / str(front.port)).resolve()
     logs.mkdir(parents=True, exist_ok=True)
     try:
-        with processes.supervised(grace_s=1.0) as supervision:
-            _run(supervision, release, host, ports, port, logs, on_ready)
+        with _alone(logs), processes.supervised(grace_s=1.0) as supervision:
+            _run(supervision, release, front, ports, logs, on_ready)
     except processes.Stopped:
         print("Stopped.", flush=True)
     return 0
@@ -65,9 +66,8 @@ def serve(
 def _run(
     supervision: processes.Supervision,
     release: Release,
-    host: str,
+    front: Front,
     ports: Ports,
-    port: int,
     logs: Path,
     on_ready: Callable[[], None] | None,
 ) -> None:
@@ -81,7 +81,7 @@ def _run(
     try:
         # Both start at once: most of their time is spent importing, and BentoML
         # says it is ready only after Triton has answered for the release.
-        bento = _launch_bento(release, host, ports, port, bento_log)
+        bento = _launch_bento(release, front, ports, bento_log)
         servers["bentoml"] = (bento, bento_log)
         try:
             with supervision.by_killing(triton):
@@ -95,14 +95,15 @@ def _run(
                 )
                 here = Running(
                     triton=f"{TRITON_HOST}:{ports.grpc}",
-                    url=address(host, port),
+                    url=front.url,
                     key=tritonserver.control_key(triton),
+                    certificate=None if front.tls is None else str(front.tls.certificate),
                 )
                 keeper = Keeper(here, release)
                 keeper.load_variants(timeout_s=LOAD_TIMEOUT_S)
-            _wait_ready(host, port, servers)
-            print(f"Release {release.version} is served at {address(host, port)}", flush=True)
-            with announced(release.repository, port, here):
+            _wait_ready(front, servers)
+            print(f"Release {release.version} is served at {front.url}", flush=True)
+            with announced(release.repository, front.port, here):
                 if on_ready is not None:
                     on_ready()
                 _watch(supervision, keeper, here, triton, servers)
@@ -131,24 +132,40 @@ def _watch(
         time.sleep(0.5)
 
 
-def check_machine(host: str, ports: Ports, port: int) -> None:
-    """Raise MachineError for the first thing that is needed and not there."""
+def check_machine(front: Front, ports: Ports) -> None:
+    """Raise MachineError for the first thing that is needed and not there; BadInput for keys."""
     flags = {"--http-port": ports.http, "--grpc-port": ports.grpc, "--metrics-port": ports.metrics}
-    numbers = [*flags.values(), port]
+    numbers = [*flags.values(), front.port]
     if len(set(numbers)) < len(numbers):
         raise MachineError(
             f"ports {', '.join(map(str, numbers))} are not four different ones",
             remedy="Give each of --http-port, --grpc-port, --metrics-port and --port its own.",
         )
-    checks = doctor.ports(flags, TRITON_HOST) + doctor.ports({"--port": port}, host)
+    checks = doctor.ports(flags, TRITON_HOST) + doctor.ports({"--port": front.port}, front.host)
     tritonserver.require([*doctor.machine(), *doctor.installed(), *checks])
+    front.check()
+
+
+@contextmanager
+def _alone(logs: Path) -> Iterator[None]:
+    """Two servers must not write the same logs, nor move them away from each other."""
+    with (logs / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise MachineError(
+                f"another `recserve serve` keeps its logs in {logs}",
+                remedy="Name another folder with --log-dir.",
+            ) from error
+        yield
 
 
 def _launch_bento(
-    release: Release, host: str, ports: Ports, port: int, log: Path
+    release: Release, front: Front, ports: Ports, log: Path
 ) -> subprocess.Popen[bytes]:
     env = {
         **os.environ,
+        **front.environment(),
         "RECSERVE_REPOSITORY": str(release.repository),
         "RECSERVE_TRITON": f"grpc://{TRITON_HOST}:{ports.grpc}",
         "BENTOML_HOME": str(log.parent / "bentoml"),
@@ -156,40 +173,21 @@ def _launch_bento(
         "PYTHONUNBUFFERED": "1",  # the last line of its log is what we show when it dies
     }
     command = [sys.executable, "-m", "bentoml", "serve", "bento.service:Recserve"]
-    command += ["--host", host, "--port", str(port)]
+    command += front.arguments()
     with log.open("wb") as out:
         return processes.spawn(command, log=out, cwd=PACKAGE_ROOT, env=env)
 
 
-def address(host: str, port: int) -> str:
-    name = _reachable(host)
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
-
-
-def _reachable(host: str) -> str:
-    """The address to reach a server that binds `host`: a wildcard is no address."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
-def _wait_ready(host: str, port: int, servers: Servers) -> None:
+def _wait_ready(front: Front, servers: Servers) -> None:
     bento_log = servers["bentoml"][1]
     began = time.monotonic()
-    seen = "no answer"
+    seen: str | None = "no answer"
     while time.monotonic() < began + READY_TIMEOUT_S:
         _check_alive(servers)
         if STARTUP_FAILED in bento_log.read_bytes():
             break  # BentoML's master would start its worker anew for ever
-        connection = http.client.HTTPConnection(_reachable(host), port, timeout=2)
-        try:
-            connection.request("GET", "/readyz")
-            response = connection.getresponse()
-            seen = f"{response.status} {response.read(200).decode(errors='replace')}".strip()
-            if response.status == 200:
-                return
-        except (OSError, http.client.HTTPException) as error:
-            seen = f"{type(error).__name__}: {error}"
-        finally:
-            connection.close()
+        if (seen := front.ready()) is None:
+            return
         time.sleep(0.1)
     raise Unavailable(
         f"BentoML was not ready after {time.monotonic() - began:.0f} s (/readyz: {seen})",

@@ -24,7 +24,7 @@ from client.control import KEY, Control
 from export.triton_config import check_config
 from recommender.errors import MachineError, Unavailable
 from recommender.release import Release
-from serving import doctor, processes, wheel
+from serving import doctor, processes, tracing, wheel
 from serving.running import Running
 
 # Whoever reaches the ports may infer; what loads code wants a header that the launcher knows.
@@ -156,6 +156,7 @@ def _command(repository: Path, ports: Ports, host: str) -> list[str]:
         f"{HTTP_FLAG}{key}",
         f"{SHM_FLAG}{SHM_NAME}{uuid.uuid4().hex[:SHM_DIGITS]}",  # never shared
         f"--backend-config=python,shm-default-byte-size={SHM_BYTES}",
+        *tracing.flags(),
     ]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from client.service import SERVING, STOPPED, RecserveClient, ServedVariant
+from client.service import SERVING, STOPPED, ServedVariant
 from export.index import locked, write_index
 from recommender import variants as rules
 from recommender.errors import NotFound, ReleaseError, Unavailable
@@ -125,6 +125,6 @@ def _wait(
 
 
 def _there(server: Running) -> dict[str, ServedVariant]:
-    with RecserveClient(server.url) as bento:
+    with server.bento() as bento:
         served = served_by(bento)
     return {} if served is None else {one.name: one for one in served.variants}

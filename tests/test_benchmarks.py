@@ -1,4 +1,4 @@
-"""The benchmark of Triton measures a real release, and its figures follow from its rounds."""
+"""The benchmarks measure real parts, and their figures follow from what was measured."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from recommender import config
+from recommender.data.dataset import Dataset
+from recommender.protocols import evaluate
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,3 +37,55 @@ def test_rates_of_triton(repository: Path, tmp_path: Path, compared: bool) -> No
     if compared:  # every lone request waits a tenth of a second there
         assert found["single rows"][str(tmp_path / "slow.toml")]["p99_ms"] > 100
         assert found["single rows"]["ratio"] > 2
+
+
+def test_the_cost_of_diversity(dataset: Dataset, data_folder: Path, tmp_path: Path) -> None:
+    protocol = "leave-one-out"
+    report = evaluate(dataset, protocol, tmp_path, families=["item-knn"], config=config.read())
+    run = tmp_path / "runs" / f"{protocol}-item-knn"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "diversity.py"), str(data_folder), str(run),
+         "--markdown"], cwd=ROOT, capture_output=True, text=True, timeout=200, check=True,
+    )  # fmt: skip
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()][2:]
+    assert [row[0] for row in rows] == [f"{step / 10:.1f}" for step in range(11)]
+    judged = report.models["item-knn"]["all"]["ndcg@10"]["mean"]
+    assert rows[0][1].startswith(f"{judged:.4f}")  # diversity 0 is the model's own order
+    differences = [float(row[3]) for row in rows]
+    assert differences == sorted(differences) and differences[0] < differences[10]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA GPU is here")
+def test_without_a_gpu_there_is_nothing_to_measure(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--out", str(page)],
+        cwd=ROOT, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "sees no CUDA GPU here" in done.stderr
+    assert not page.exists()
+
+
+def test_the_random_graph_of_the_gpu_benchmark_answers_in_both_forms(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import gpu_graph
+    import gpu_random
+
+    from recommender import config
+
+    recipe, items = config.read(settings=["encoder.width=16"]), 150
+    limits = gpu_random.limits_of(recipe)
+    graph = gpu_random.random_graph(items, recipe)
+    script = gpu_graph.frozen(graph, limits, torch.device("cpu"))
+    asked = gpu_random.questions(items, limits, rows=5, length=64)
+    wanted, seen = (
+        gpu_graph.answers_of(one, torch.device("cpu"))(asked) for one in (graph, script)
+    )
+    assert (wanted["item"][:, 0] > 0).all()
+    assert gpu_graph._check(items, "TorchScript", seen, wanted).said == ""
+    wrong = {**seen, "score": seen["score"] + 0.5}
+    assert gpu_graph._check(items, "TorchScript", wrong, wanted).largest is None

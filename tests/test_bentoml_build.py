@@ -80,4 +80,6 @@ def test_the_unpacked_bento_serves_the_repository_the_environment_names(
         answer = service.post("/v1/popular", {"n": 2})
         assert isinstance(answer["items"], list)
         assert [item["item_id"] for item in answer["items"]] == ["i1", "i2"]
+        assert "<title>recserve</title>" in service.http.get("/").text
+        assert service.http.get("/web/app.js").status_code == 200
         assert service.recommend(user_id="reader", n=1)["fallback"] is True

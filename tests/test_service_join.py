@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from client.join import Joiner
+from client.tensors import Headers
 from recommender.contract import Array
 from recommender.errors import BadInput, Unavailable
 
@@ -30,6 +31,7 @@ class Transport:
         inputs: Mapping[str, Array],
         *,
         timeout_s: float | None = None,
+        headers: Headers = (),
     ) -> dict[str, Array]:
         self.batches.append(len(inputs["history"]))
         self.under_way += 1

@@ -8,8 +8,9 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from export.triton_config import ServingConfig, backend_of, config_text
+from export.triton_config import ServingConfig, backend_of, check_config, config_text
 from recommender.contract import KINDS, Limits, inputs, kind_of, model_names, outputs
+from recommender.errors import ReleaseError
 
 LIMITS = Limits(user_features=3, category_words=2, length_buckets=(16, 64, 200))
 BACKENDS = ("onnxruntime", "pytorch")
@@ -103,7 +104,19 @@ def test_threads_go_by_the_native_backends_names():
     assert {k: v.string_value for k, v in torchscript.parameters.items()} == {
         "INTRA_OP_THREAD_COUNT": "3",
         "INTER_OP_THREAD_COUNT": "4",
+        "DISABLE_OPTIMIZED_EXECUTION": "true",
     }
+
+
+def test_a_config_that_lets_torchscript_optimize_is_refused(tmp_path):
+    """On a GPU it would answer wrongly (docs/triton.md), here or natively."""
+    path, name = tmp_path / "config.pbtxt", "recommender_torchscript"
+    text = config_text(name, "pytorch", LIMITS)
+    path.write_text(text)
+    assert check_config(path, name, LIMITS) == text
+    path.write_text(text.replace('"true"', '"false"'))
+    with pytest.raises(ReleaseError, match=r"DISABLE_OPTIMIZED_EXECUTION: 'false'.*configure"):
+        check_config(path, name, LIMITS)
 
 
 def test_tensorrt_is_an_accelerator_of_onnx_models_alone():
@@ -125,7 +138,7 @@ def test_warm_up_covers_every_length_bucket_alone_and_in_a_full_batch(backend):
         assert all(-1 not in one.dims and one.zero_data for one in sample.inputs.values())
         lengths = {tuple(sample.inputs[f"history{end}"].dims) for end in ("", "_time", "_weight")}
         assert len(lengths) == 1
-    assert {s.count for s in samples} == {3 if backend == "pytorch" else 1}
+    assert {s.count for s in samples} == {1}
 
 
 def test_a_model_without_a_history_is_warmed_up_alone_and_in_a_full_batch():

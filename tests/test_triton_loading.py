@@ -70,6 +70,11 @@ BROKEN = {
         lambda text: text.replace('"item"', '"out__0"').replace('"score"', '"out__2"'),
         ("out__0", "out__2"),
     ),
+    "torch: its optimized execution is neither on nor off": (
+        "pytorch",
+        replaced('"true"', '"perhaps"'),
+        ("DISABLE_OPTIMIZED_EXECUTION", "'perhaps'"),
+    ),
     "torch: an output has other dims": (
         "pytorch",
         dims_of("item", f"{INT64}10", f"{INT64}11"),

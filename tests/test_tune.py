@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from trainings import small
+from tunings import BASE, EFFORT, QUICK, Steps, outcome, search
 
 from recommender import config
 from recommender.contract import Array
@@ -18,19 +19,16 @@ from recommender.data.config import DataConfig
 from recommender.data.dataset import Dataset, load
 from recommender.data.split import Query, leave_one_out, temporal
 from recommender.data.synthetic import write_synthetic
-from recommender.data.timing import NONE
+from recommender.data.timing import NONE, REAL
 from recommender.errors import BadInput, DataError, RunError, TrainingError
-from recommender.tune import BEST, FIGURES, PAGE, Effort, tune
-from recommender.tuning.score import WITHHELD, Bench, Score, allowed_rows
+from recommender.models.mix import UNTOUCHED
+from recommender.tune import BEST, FIGURES, PAGE
+from recommender.tuning.score import WITHHELD, Bench, Score, allowed_rows, tidy
 from recommender.tuning.space import changed, space_of, to_toml
 from recommender.tuning.trials import Journal, Trial
 from recommender.tuning.verdict import Finalist, Tuned
 from recommender.users import Users
 from serving.cli import run as recserve
-
-QUICK = ("training.epochs=2", "mixer.cut_epochs=2", "mixer.queries=100", "mixer.batch=32")
-BASE = small(*QUICK)
-EFFORT = Effort(trials=3, finalists=1, seeds=2)
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +43,6 @@ def data(folder: Path) -> Dataset:
     return load(folder)[0]
 
 
-def search(data: Dataset, out: Path, *, effort: Effort = EFFORT, **more: object) -> Tuned:
-    return tune(data, out, **{"config": BASE, "data": DataConfig(), "effort": effort, **more})
-
-
 @pytest.fixture(scope="module")
 def straight_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("straight") / "tuned"
@@ -60,27 +54,22 @@ def straight(data: Dataset, straight_folder: Path) -> Tuned:
     return search(data, straight_folder)
 
 
-class Steps:
-    """A Progress that remembers, and interrupts at its first step of `stop`."""
-
-    def __init__(self, stop: str = "") -> None:
-        self.stop, self.seen = stop, set()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        self.seen.add(what)
-        if what == self.stop:
-            raise KeyboardInterrupt
-
-
-def outcome(tuned: Tuned) -> list[object]:
-    return [(trial.number, trial.settings, trial.score) for trial in tuned.trials]
-
-
 def test_the_first_trial_is_the_recipe_given(straight: Tuned) -> None:
     first, *others = straight.trials
     assert changed(BASE, first.settings) == BASE
     assert all(changed(BASE, trial.settings) != BASE for trial in others)
     assert straight.finals[0].trial == 0
+
+
+def test_both_kinds_of_questions_are_answered_well_where_the_answer_is_known(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    """Of a catalogue large enough that the mixer also learns from hidden items, which are none of
+    the questions."""
+    bench = Bench(dataset, allowed_rows(dataset, "both"), tmp_path)
+    score = bench.score(BASE)
+    assert score.next_item > 0.7
+    assert score.window is not None and score.window > 0.7
 
 
 @pytest.mark.parametrize(
@@ -96,6 +85,7 @@ def test_what_trials_share_changes_no_score(
     other = changed(BASE, {name: value})
     assert shared.score(other) == Bench(data, users, tmp_path / "fresh").score(other)
     assert shared.score(other) != straight.trials[0].score
+    tidy(tmp_path / "shared", [other])
     assert len(list((tmp_path / "shared").iterdir())) == 1  # encoders of the last recipe alone
 
 
@@ -294,6 +284,7 @@ def test_the_search_ends_where_every_recipe_was_tried(tmp_path: Path) -> None:
         (["--only", "mixer.speed"], "'mixer.speed' cannot be tuned"),
         (["--protocol", "sometimes"], "'sometimes' does not exist"),
         (["--seeds", "1"], "--seeds"),
+        (["--jobs", "0"], "--jobs"),
         (["--set", "signals.use=ease", "--space", "encoder"], "no encoder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -335,3 +326,18 @@ def test_the_command_prints_what_it_found(
 def test_an_unknown_protocol_is_refused(data: Dataset) -> None:
     with pytest.raises(BadInput, match="both"):
         allowed_rows(data, "none")
+
+
+def test_the_window_asks_what_came_after_the_last_cut(tmp_path: Path) -> None:
+    """And not for the items that a training hides, where the catalogue has a hundred."""
+    write_synthetic(tmp_path / "data", users=60, items=120, events=2000, seed=2)
+    data = load(tmp_path / "data")[0]
+    assert data.time_kind == REAL
+    bench = Bench(data, data.users, tmp_path / "encoders")
+    bench.score(BASE)
+    hidden = bench._views[-1]
+    assert hidden.kind == UNTOUCHED
+    bench._views[-1] = hidden.part(np.zeros(len(hidden.queries), bool))  # nobody asks for them
+    window = bench.score(BASE).window
+    assert window is not None
+    assert window > 0

@@ -65,6 +65,10 @@ def ask(bento: RecserveClient, user: str) -> Answer:
     return bento.recommend(user_id=user, n=5, deadline_ms=2000)
 
 
+def ask_of(bento: RecserveClient, variant: str) -> Answer:
+    return bento.recommend(user_id="u1", variant=variant, n=5, deadline_ms=2000)
+
+
 def assert_whole(answer: Answer) -> None:
     """A model gave it, and its items are those of the release that it names."""
     assert not answer.fallback
@@ -141,6 +145,29 @@ def test_every_user_is_answered_by_the_variant_that_is_drawn(
     seen = sum(answer.variant == "b" for answer in answers)
     assert counted(stack, "variant_requests_total", variant="b", release="2") == before + seen
     assert counted(stack, "variant_seconds_count", variant="b") >= seen
+
+
+def test_similar_items_and_candidates_are_answered_by_the_users_variant_too(
+    plain: RecserveClient, stack: Stack, repository: Path
+) -> None:
+    add(repository, Variant(name="b", release=2, share=30))
+    here, there = (ask_of(plain, name).items for name in ("default", "b"))
+    both = [item.item_id for item in (*here, *there)]
+    for user in USERS[:20]:
+        variant = drawn(read_index(repository).variants, user)
+        answer = plain.rank(user_id=user, candidates=both, deadline_ms=2000)
+        assert_whole(answer)
+        assert answer.variant == (variant.name if variant else "default")
+        assert len(answer.items) == len(answer.ignored) == 5  # the other release's are unknown
+    for name, items in (("default", here), ("b", there)):
+        answer = plain.similar(item_id=items[0].item_id, variant=name, n=5, deadline_ms=2000)
+        assert_whole(answer)
+        assert answer.variant == name
+    # Drawn for b, which lacks it: the default answers.
+    drawn_by = {
+        plain.similar(item_id=here[0].item_id, n=1, deadline_ms=2000).variant for _ in range(20)
+    }
+    assert drawn_by == {"default"}
 
 
 def test_a_request_without_a_user_is_drawn_by_its_own_id(

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from export.to_onnx import write_onnx as export_onnx
 from export.to_torchscript import write_torchscript as export_torchscript
 from export.triton_config import Backend, ServingConfig, config_text
+from recommender.acts import ActRules
 from recommender.contract import Array, Limits
 from recommender.features import UserFeatures
 from recommender.release import Release
@@ -132,6 +133,7 @@ def release(repository: Path, models: tuple[str, ...], version: int = 1) -> Rele
         user_features=UserFeatures(),
         mean_rating=None,
         clock=0,
+        acts=ActRules(),
         files={},
         details={},
     )

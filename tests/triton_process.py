@@ -16,6 +16,7 @@ from ports import free_ports
 
 from client.control import Control
 from client.tensors import TritonGrpc, connect
+from recommender.release import read_release
 from serving import tritonserver
 from serving.tritonserver import Ports
 
@@ -163,3 +164,24 @@ def stubs_of(server, model):
 
 def gone(pid):
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+class Returning:
+    """A tritonserver on fixed ports that can go and come back, with the release that serves."""
+
+    def __init__(self, repository: Path, log: Path) -> None:
+        self.repository, self.log = repository, log
+        self.ports = three_ports()
+        self.start()
+
+    def start(self) -> None:
+        """Back, and loaded."""
+        self.process = tritonserver.launch(self.repository, self.ports, log=self.log)
+        tritonserver.load_release(
+            read_release(self.repository), self.ports, process=self.process, log=self.log
+        )
+
+    def kill(self) -> None:
+        """kill -9, of the server alone; its stubs notice."""
+        self.process.kill()
+        self.process.wait()

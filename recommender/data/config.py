@@ -13,28 +13,14 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
+from recommender.acts import EVENT_WEIGHTS, ActRules
 from recommender.errors import BadInput, shown
 
 FILE = "recserve.toml"  # of a data folder: what its data means travels with it
 KINDS = ("categorical", "numeric", "text", "ignore")
 REPEATS = ("keep", "last", "first")
-
-EVENT_WEIGHTS: Mapping[str, float] = MappingProxyType(
-    {
-        "view": 1.0,
-        "click": 1.0,
-        "play": 1.0,
-        "like": 2.0,
-        "cart": 2.0,
-        "rating": 1.0,
-        "purchase": 4.0,
-        "dislike": -1.0,
-        "return": -2.0,
-    }
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +42,15 @@ class DataConfig:
     min_occurrences: int = 3  # a category seen less often is unknown
     max_values: int = 500  # categories kept per column, the most frequent ones
     max_interactions: int = 20_000_000  # what is read into memory at once: about 10 GB
+
+    @property
+    def acts(self) -> ActRules:
+        """What of these live events follow too."""
+        return ActRules(
+            weights=self.event_weights,
+            burst_seconds=self.burst_seconds,
+            half_life_days=self.half_life_days,
+        )
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> DataConfig:

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
+from recommender.acts import ActRules
 from recommender.catalogue import Catalogue
 from recommender.contract import Array
 from recommender.data import choose, clean, columns, describe
@@ -48,6 +49,7 @@ class Dataset:
     users: Users  # users in the file's order, then those seen in interactions only
     user_features: UserFeatures
     mean_rating: float | None  # what weights are centred by; None without ratings
+    acts: ActRules  # how events came to their weights
     digest: str  # sha256 of the cleaned content, whatever the files' format
     end: int  # unix seconds of the last event
     time_kind: str  # "real", "order" (made up, but in order) or "none" (all the same)
@@ -105,6 +107,7 @@ def load(folder: Path, config: DataConfig | None = None) -> tuple[Dataset, Repor
         users=histories,
         user_features=features,
         mean_rating=mean_rating,
+        acts=config.acts,
         digest=_digest(
             catalogue,
             space.read_from(items.frame),

@@ -24,6 +24,7 @@ from recommender.errors import RunError, shown
 from recommender.models.baselines import READERS, OneTable, Popularity
 from recommender.models.cold import likeness, place_in_vectors
 from recommender.models.deep import Deep, heads_of, other_names
+from recommender.models.device import device_of
 from recommender.models.encoder import Encoder
 from recommender.models.graph import Graph
 from recommender.models.mixer import Mixer
@@ -57,6 +58,11 @@ class Blueprint:
         return replace(signals, use=kept)
 
     @property
+    def device(self) -> torch.device:
+        """Where it is trained and judged. Raises MachineError where there is no such device."""
+        return device_of(self.config.training.device)
+
+    @property
     def items(self) -> int:
         """N: items and padding."""
         return len(self.catalogue) + 1
@@ -64,6 +70,10 @@ class Blueprint:
     def graph(self, scorer: nn.Module) -> Graph:
         graph = Graph(scorer, catalogue=self.catalogue, limits=self.limits, clock=self.clock)
         return graph.eval().requires_grad_(False)
+
+    def placed(self, scorer: nn.Module) -> Graph:
+        """The graph on the device of the training, to be asked there; moves `scorer`."""
+        return self.graph(scorer).to(self.device)
 
     def encoder(self) -> Encoder:
         return Encoder(
@@ -109,7 +119,7 @@ class Blueprint:
         if encoder is None:
             return torch.zeros(self.items, 1), torch.zeros(self.items)
         placed = (
-            place_in_vectors(found.detach().numpy(), like)
+            place_in_vectors(found.detach().cpu().numpy(), like)
             for found in (encoder.item_table(), encoder.bias)
         )
         table, bias = (torch.from_numpy(array) for array in placed)

@@ -80,7 +80,9 @@ class Graph(nn.Module):
 def answer(
     module: nn.Module, arrays: Mapping[str, Array], limits: Limits, kind: Kind = RECOMMENDER
 ) -> dict[str, Array]:
-    """Run one batch of the contract's inputs through `module`, in eager PyTorch."""
-    found = module(*(torch.from_numpy(arrays[t.name]) for t in inputs(limits, kind)))
+    """Run one batch of the contract's inputs through `module`, in eager PyTorch, wherever it is."""
+    device = next((tensor.device for tensor in module.buffers()), torch.device("cpu"))
+    given = (torch.from_numpy(arrays[t.name]).to(device) for t in inputs(limits, kind))
+    found = module(*given)
     named = zip(outputs(limits, kind), found, strict=True)
-    return {tensor.name: value.numpy().astype(tensor.dtype) for tensor, value in named}
+    return {tensor.name: value.cpu().numpy().astype(tensor.dtype) for tensor, value in named}

@@ -1,5 +1,5 @@
 """Train the encoder by cross-entropy over the whole catalogue. Deterministic for a seed, on the
-same machine and number of threads.
+same machine and number of threads (a GPU adds up in any order: nearly the same weights there).
 
 The loop knows no files but one checkpoint, written after every epoch, from which
 the same run goes on to the same weights.
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from recommender.config import TrainingConfig
 from recommender.contract import Array
+from recommender.models.device import device_of
 from recommender.models.encoder import Encoder
 from recommender.models.scorer import UserInputs
 from recommender.users import Users
@@ -40,6 +41,9 @@ class Sequences:
     user: UserInputs
     target: Tensor  # [B, L] int64, IGNORED at padding and where nothing was wanted
 
+    def to(self, device: torch.device) -> Sequences:
+        return Sequences(user=self.user.to(device), target=self.target.to(device))
+
 
 def train_encoder(
     encoder: Encoder,
@@ -53,26 +57,28 @@ def train_encoder(
 ) -> list[float]:
     """Train for `epochs`; with `score` (higher is better, asked after each epoch) stop when it has
     not risen for `patience` epochs. Leaves the best epoch's averaged weights in `encoder`, the
-    last epoch's without `score`. Returns the scores.
+    last epoch's without `score`. Returns the scores. The encoder is on `config.device` while it is
+    trained and asked, and on the CPU afterwards.
 
     The average over steps (EMA) replaces a learning rate schedule: without it the
     score jumps by more between epochs than a recipe gains.
     """
-    state = _Loop(encoder, config)
+    device = device_of(config.device)
+    state = _Loop(encoder.to(device), config)
     if checkpoint is not None and checkpoint.exists():
-        state.load(checkpoint)
+        state.load(checkpoint, device)
     while state.epoch < epochs and not (score and state.stale(config.patience)):
         rng = np.random.default_rng((config.seed, state.epoch))
         torch.manual_seed(config.seed * 1_000_003 + state.epoch)
         batches = list(_batches(users, config, min(config.length, encoder.reach), rng))
         for done, batch in enumerate(batches):
-            state.step(batch)
+            state.step(batch.to(device))
             progress(f"epoch {state.epoch + 1}", done + 1, len(batches))
         state.end_epoch(score)
         if checkpoint is not None:
             state.save(checkpoint)
     encoder.load_state_dict(state.best if score else state.average)
-    encoder.eval()
+    encoder.cpu().eval()
     return state.scores
 
 
@@ -133,8 +139,8 @@ class _Loop:
         torch.save(state, unfinished)
         unfinished.replace(path)
 
-    def load(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
+    def load(self, path: Path, device: torch.device) -> None:
+        state = torch.load(path, weights_only=True, map_location=device)
         self.encoder.load_state_dict(state["encoder"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average, self.best = state["average"], state["best"]
@@ -154,7 +160,7 @@ def encoder_loss(encoder: Encoder, batch: Sequences, negatives: int) -> Tensor:
     if len(table_ND) <= 2 * negatives:
         logits_XN = F.linear(query_XD, table_ND, encoder.bias)
         return F.cross_entropy(logits_XN[:, 1:], target_X - 1)
-    drawn_M = torch.randint(1, len(table_ND), (negatives,))
+    drawn_M = torch.randint(1, len(table_ND), (negatives,), device=table_ND.device)
     logits_XM = F.linear(query_XD, table_ND[drawn_M], encoder.bias[drawn_M])
     logits_XM = logits_XM.masked_fill(drawn_M == target_X[:, None], -torch.inf)
     wanted_X = (query_XD * table_ND[target_X]).sum(dim=1) + encoder.bias[target_X]

@@ -100,7 +100,8 @@ def fit_mixer(
     seed: int,
     progress: Progress = silent,
 ) -> None:
-    """Train `mixer`, which every view's scorer shares, in place. Deterministic for `seed`."""
+    """Train `mixer`, which every view's scorer shares, in place, where they are. Deterministic for
+    `seed`, as learn.py says."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     history = [mixer.decay, mixer.by_time, mixer.by_steps, mixer.by_weight]
@@ -135,7 +136,8 @@ def _asked(view: View, limits: Limits) -> Tensor | None:
     if view.scorer.encoder is None:
         return None
     order = np.argsort([len(q.history) for q in view.queries], kind="stable")
-    vectors = torch.zeros(len(order), view.scorer.table.shape[1])
+    table = view.scorer.table
+    vectors = torch.zeros(len(order), table.shape[1], device=table.device)
     for at in range(0, len(order), limits.max_batch_size):
         rows = order[at : at + limits.max_batch_size].tolist()
         vectors[rows] = view.scorer.query(_inputs(view, rows, limits)[0])
@@ -146,7 +148,8 @@ def _inputs(view: View, rows: Sequence[int], limits: Limits) -> tuple[UserInputs
     """The batch, and its seen items [B, E]."""
     asked = requests([view.queries[row] for row in rows], view.users)
     arrays = tensors(asked, limits)
-    return UserInputs.of(arrays), torch.from_numpy(arrays["exclude"])
+    device = view.scorer.table.device
+    return UserInputs.of(arrays).to(device), torch.from_numpy(arrays["exclude"]).to(device)
 
 
 def _batches(
@@ -174,7 +177,7 @@ def _loss(view: View, asked: Tensor | None, rows: list[int], limits: Limits) -> 
     if view.candidates is not None:
         others_N = torch.full(scores_BN.shape[1:], -1e9)
         others_N[torch.from_numpy(view.candidates)] = 0.0
-        scores_BN = scores_BN + others_N
+        scores_BN = scores_BN + others_N.to(scores_BN.device)
     chances_BN = scores_BN.log_softmax(dim=1)
     targets = [view.queries[row].targets for row in rows]
     row = torch.from_numpy(np.repeat(np.arange(len(rows)), [len(t) for t in targets]))
@@ -182,4 +185,4 @@ def _loss(view: View, asked: Tensor | None, rows: list[int], limits: Limits) -> 
         np.repeat(view.weight[rows] / [len(t) for t in targets], [len(t) for t in targets])
     ).float()
     wanted = chances_BN[row, torch.from_numpy(np.concatenate(targets))]
-    return -(wanted * share).sum() / len(rows)
+    return -(wanted * share.to(wanted.device)).sum() / len(rows)

@@ -31,6 +31,9 @@ class UserInputs(NamedTuple):
         """From the contract's inputs, of which nothing needs cleaning."""
         return cls(*(torch.from_numpy(arrays[name]) for name in USER_INPUTS))
 
+    def to(self, device: torch.device) -> UserInputs:
+        return UserInputs(*(tensor.to(device) for tensor in self))
+
     def newest(self, reach: int) -> UserInputs:
         """The same with the newest `reach` events only; no padding is added where L is less."""
         return self._replace(

@@ -12,10 +12,12 @@ not made again. Knows no Optuna.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from recommender.fitting import Encoders, moments_of
 from recommender.mixing import Moment, mixed, views_of
 from recommender.models.families import Blueprint
 from recommender.models.learn import Progress, silent
-from recommender.models.mix import View, cut_views
+from recommender.models.mix import AFTER_CUT, UNTOUCHED, View, cut_views
 from recommender.protocols import divide
 from recommender.train import blueprint_of
 from recommender.tuning.space import MIXER, TABLES, without
@@ -74,8 +76,9 @@ def allowed_rows(dataset: Dataset, protocol: str) -> Users:
 
 
 class Bench:
-    """Scores recipes on the same rows. `folder` keeps the encoders of the recipe being scored,
-    so that an interruption costs one epoch; those of earlier recipes are removed."""
+    """Scores recipes on the same rows. `folder` keeps encoders, so that an interruption costs one
+    epoch, and may be shared by Benches of several processes: one of them trains an encoder, the
+    others wait and read it. `tidy` removes those of earlier recipes."""
 
     def __init__(self, dataset: Dataset, users: Users, folder: Path) -> None:
         self.dataset, self.users, self.folder = dataset, users, folder
@@ -91,17 +94,16 @@ class Bench:
 
     def _prepare(self, blueprint: Blueprint, progress: Progress) -> None:
         """Encoders and signals of the blueprint, made anew only where its recipe asks for it."""
-        encoders_of = _key(without(blueprint.config, MIXER, TABLES))
+        encoders_of = _encoders_of(blueprint.config)
         tables_of = _key(without(blueprint.config, MIXER))
         if encoders_of != self._encoders_of:
             self._moments, self._views = [], []
             self._encoders_of = self._tables_of = ""  # should what follows fail
             kept = self.folder / encoders_of
-            for other in self.folder.iterdir() if self.folder.exists() else ():
-                if other != kept:
-                    shutil.rmtree(other)
             kept.mkdir(parents=True, exist_ok=True)
-            self._moments, _ = moments_of(Encoders(blueprint, kept, progress), self.users)
+            progress("encoders", 0, 1)
+            with _alone_in(kept):
+                self._moments, _ = moments_of(Encoders(blueprint, kept, progress), self.users)
             self._encoders_of = encoders_of
         if tables_of != self._tables_of:
             self._views, self._tables_of = [], ""  # first: both may not fit into memory
@@ -109,9 +111,25 @@ class Bench:
             self._views = views_of(blueprint, self._moments)
             self._tables_of = tables_of
 
-    def close(self) -> None:
-        """Remove the encoders."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+def tidy(folder: Path, recipes: Sequence[Config]) -> None:
+    """Remove from the `folder` of Benches the encoders of all recipes but these."""
+    kept = {_encoders_of(recipe) for recipe in recipes}
+    for other in folder.iterdir() if folder.exists() else ():
+        if other.name not in kept:
+            shutil.rmtree(other)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait for others at work in `folder`. The kernel frees what a process held that was killed."""
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _encoders_of(config: Config) -> str:
+    return _key(without(config, MIXER, TABLES))
 
 
 def _key(config: Config) -> str:
@@ -120,9 +138,12 @@ def _key(config: Config) -> str:
 
 def _scored(blueprint: Blueprint, views: Sequence[View], progress: Progress) -> Score:
     """Two mixers, each learned from one half of the users, asked by the other."""
-    now, *later = views
-    last = later[-1] if blueprint.time_kind == REAL and later else None
-    learned = [now, *_reweighed(later[:-1], now)] if last is not None and later[:-1] else views
+    now, cuts = views[0], [view for view in views if view.kind == AFTER_CUT]
+    untouched = [view for view in views if view.kind == UNTOUCHED]
+    last = cuts[-1] if blueprint.time_kind == REAL and cuts else None
+    learned = views
+    if last is not None and cuts[:-1]:
+        learned = [now, *_reweighed(cuts[:-1], now), *untouched]
     next_item: list[Array] = []
     window: list[Array] = []
     queries: list[Query] = []
@@ -154,7 +175,7 @@ def _half(view: View, half: int) -> View:
 
 def _ndcg(blueprint: Blueprint, view: View) -> Array:
     """[Q]"""
-    graph, asked = blueprint.graph(view.scorer), requests(view.queries, view.users)
+    graph, asked = blueprint.placed(view.scorer), requests(view.queries, view.users)
     items, _ = rank(graph, asked, blueprint.limits)
     return judge(items, view.queries, len(blueprint.catalogue)).values["ndcg@10"]
 

@@ -1,8 +1,8 @@
 """Trials, proposed by Optuna's TPE and kept in a journal: what ended, and nothing else.
 
-Each proposal depends on the seed and the trials before it alone, so a search that was
-interrupted goes on to the trials it would have made. `optuna-dashboard` reads the journal.
-Knows no training.
+Each proposal depends on the seed and the trials before it alone (of those that run beside it,
+on what they try), so a search that was interrupted goes on to the trials it would have made.
+`optuna-dashboard` reads the journal. Knows no training.
 """
 
 from __future__ import annotations
@@ -62,15 +62,13 @@ class Journal:
         return tuple(map(_trial, self._study.get_trials()))
 
     def add(self, trial: Trial) -> None:
-        drawn = {k: v for k, v in trial.settings.items() if v > 0 or k not in self._log_above_0}
         score = trial.score
         self._study.add_trial(
-            optuna.trial.create_trial(
+            self._frozen(
+                trial.settings,
                 # Pruned, not failed: TPE learns from it to stay away.
                 state=TrialState.COMPLETE if score else TrialState.PRUNED,
                 value=score.value if score else None,
-                params=drawn,
-                distributions={name: self.space[name] for name in drawn},
                 user_attrs={
                     "settings": dict(trial.settings),
                     "next_item": score.next_item if score else None,
@@ -81,20 +79,40 @@ class Journal:
             )
         )
 
-    def propose(self) -> dict[str, Any] | None:
-        """Settings that were not tried yet; None where the space seems to hold no others."""
+    def propose(
+        self, beside: Sequence[Mapping[str, Any]] = (), *, known: int | None = None
+    ) -> dict[str, Any] | None:
+        """Settings of the trial after those that ended and those `beside` it, which run at the
+        same time; not tried yet, None where the space seems to hold no others.
+
+        How the trials from number `known` on ended is not looked at, as if they still ran: what
+        is proposed must not depend on which of a round an interruption let end.
+        """
         past = self._study.get_trials()
-        tried = [trial.user_attrs["settings"] for trial in past]
+        ended = past[:known]
+        rest = past[len(ended) :]
+        running = [*(trial.user_attrs["settings"] for trial in rest), *beside]
+        tried = [*(trial.user_attrs["settings"] for trial in ended), *running]
         for attempt in range(_ATTEMPTS):
-            seed = np.random.SeedSequence((self.seed, len(past), attempt)).generate_state(1)
-            sampler = TPESampler(seed=int(seed[0]), n_startup_trials=_STARTUP)
+            seed = np.random.SeedSequence((self.seed, len(tried), attempt)).generate_state(1)
+            # A constant liar takes what still runs for bad, and so looks elsewhere.
+            sampler = TPESampler(seed=int(seed[0]), n_startup_trials=_STARTUP, constant_liar=True)
             study = optuna.create_study(direction="maximize", sampler=sampler)
-            study.add_trials(past)
+            study.add_trials(ended)
+            study.add_trials(
+                [self._frozen(settings, state=TrialState.RUNNING) for settings in running]
+            )
             drawn = study.ask(self.space).params
             settings = {name: self._rounded(name, value) for name, value in drawn.items()}
             if settings not in tried:
                 return settings
         return None
+
+    def _frozen(self, settings: Mapping[str, Any], **more: Any) -> FrozenTrial:
+        drawn = {k: v for k, v in settings.items() if v > 0 or k not in self._log_above_0}
+        return optuna.trial.create_trial(
+            params=drawn, distributions={name: self.space[name] for name in drawn}, **more
+        )
 
     def _rounded(self, name: str, value: float) -> float:
         if isinstance(value, int):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from client.service import Answer
+    from client.api import Answer
 
 
 def recommend(
@@ -41,7 +41,8 @@ def ask(url: str, user: str, n: int, categories: list[str], variant: str | None 
     """One question, with the longest deadline there is: a person would rather wait than see
     the popular items of a fallback."""
     from bento.settings import MAX_DEADLINE_MS
-    from client.service import RecommendBody, RecserveClient
+    from client.api import RecommendBody
+    from client.service import RecserveClient
 
     body: RecommendBody = {
         "user_id": user,
@@ -66,8 +67,9 @@ def show(answer: Answer, user: str) -> None:
     for item in answer.items:
         title = item.title or f"item {item.item_id}"
         categories = ", ".join(item.categories)
+        score = "" if item.score is None else f"{item.score:.3f}"
         # Text: a title may hold brackets, which rich would read as markup.
-        table.add_row(str(item.rank), Text(title), Text(categories), f"{item.score:.3f}")
+        table.add_row(str(item.rank), Text(title), Text(categories), score)
     console = Console()
     console.print(table)
     for line in _notes(answer, user):

@@ -21,7 +21,31 @@ LogDir = Annotated[
     Path | None, typer.Option(help="Logs of both servers [default: ./.recserve/PORT].")
 ]
 
+Keys = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="RECSERVE_KEYS",
+        metavar="FILE",
+        help="API keys, made by `recserve keys add`; without it nobody needs one.",
+    ),
+]
+Store = Annotated[
+    str,
+    typer.Option(
+        envvar="RECSERVE_STORE",
+        metavar="URL",
+        help="Where events are kept: sqlite:///path or redis://host:port/db; empty: nowhere.",
+    ),
+]
+TlsCert = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Certificate of BentoML, PEM: it speaks TLS.")
+]
+TlsKey = Annotated[Path | None, typer.Option(metavar="FILE", help="Key of the certificate, PEM.")]
+
+MOVIELENS = Path("data/ml-100k")
 FIRST_USER = "196"  # the first row of MovieLens-100K
+# Of MovieLens, whose ids say nothing of anybody; those of other data are never shown unasked.
+EXAMPLE_USERS = (FIRST_USER, "22", "405")
 
 
 def doctor(
@@ -78,22 +102,26 @@ def serve(
     port: Port = 3000,
     host: Host = "127.0.0.1",
     log_dir: LogDir = None,
+    store: Store = "sqlite:///.recserve/events.db",
+    keys: Keys = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """Start tritonserver and BentoML, wait until both answer, stop both on Ctrl-C.
 
     Example: recserve serve --repository model_repository --port 3000
     """
     from serving import stack
+    from serving.front import Front, Tls
     from serving.tritonserver import Ports
 
     ports = Ports(http=http_port, grpc=grpc_port, metrics=metrics_port)
-    raise typer.Exit(stack.serve(repository, host=host, ports=ports, port=port, log_dir=log_dir))
+    front = Front(host=host, port=port, tls=Tls.of(tls_cert, tls_key), keys=keys, store=store)
+    raise typer.Exit(stack.serve(repository, front=front, ports=ports, log_dir=log_dir))
 
 
 def up(
-    data: Annotated[Path, typer.Option(help="Data folder; MovieLens-100K if absent.")] = Path(
-        "data/ml-100k"
-    ),
+    data: Annotated[Path, typer.Option(help="Data folder; MovieLens-100K if absent.")] = MOVIELENS,
     run: Annotated[Path, typer.Option(help="Run folder; trained (quick preset) if absent.")] = Path(
         "runs/ml-100k"
     ),
@@ -104,29 +132,35 @@ def up(
     port: Port = 3000,
     host: Host = "127.0.0.1",
     log_dir: LogDir = None,
+    store: Store = "sqlite:///.recserve/events.db",
 ) -> None:
     """Everything: data, train, export, serve; steps whose result is there are skipped.
 
     Example: recserve up --port 3100
     """
+    from recommender.errors import Denied
     from serving import stack
+    from serving.front import Front
     from serving.tritonserver import Ports
 
     ports = Ports(http=http_port, grpc=grpc_port, metrics=metrics_port)
-    stack.check_machine(host, ports, port)  # before minutes of training, not after
+    examples = EXAMPLE_USERS if data == MOVIELENS else ()
+    front = Front(host=host, port=port, store=store, example_users=examples)
+    stack.check_machine(front, ports)  # before minutes of training, not after
     _prepare(data, run, repository)
 
     def show_first() -> None:
         from serving.commands import ask
 
-        url = stack.address(host, port)
-        ask.show(ask.ask(url, FIRST_USER, 10, []), FIRST_USER)
+        url = front.url
+        try:
+            ask.show(ask.ask(url, FIRST_USER, 10, []), FIRST_USER)
+        except Denied as error:  # RECSERVE_KEYS is set, and RECSERVE_KEY is not
+            typer.echo(str(error))
         typer.echo(f"\nAsk for more: recserve recommend --user 42 --url {url}")
-        typer.echo(f"The service: {url} (API: {url}/docs.json). Ctrl-C stops everything.")
+        typer.echo(f"The page: {url} (API: {url}/docs.json). Ctrl-C stops everything.")
 
-    code = stack.serve(
-        repository, host=host, ports=ports, port=port, log_dir=log_dir, on_ready=show_first
-    )
+    code = stack.serve(repository, front=front, ports=ports, log_dir=log_dir, on_ready=show_first)
     raise typer.Exit(code)
 
 

@@ -58,6 +58,14 @@ def tune(
     seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same search.")] = None,
     finalists: Annotated[int, typer.Option(min=1, help="The best few, run again.")] = 3,
     seeds: Annotated[int, typer.Option(min=2, help="Fresh seeds for the best few.")] = 3,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Trials at a time, each in a process of its own above 1: one "
+            "that holds data and tables, and has its share of the cores.",
+        ),
+    ] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an earlier search.")] = False,
     json: Json = False,
 ) -> None:
@@ -82,7 +90,7 @@ def tune(
         tuned = tuning.tune(
             dataset, out, config=recipe, data=data, protocol=protocol, space=space, only=names,
             effort=tuning.Effort(
-                trials=trials, minutes=minutes, finalists=finalists, seeds=seeds
+                trials=trials, minutes=minutes, finalists=finalists, seeds=seeds, jobs=jobs
             ),
             resume=resume, progress=progress,
         )  # fmt: skip

@@ -28,13 +28,16 @@ class TritonPythonModel:
                 "the instance is KIND_GPU and this torch reaches no GPU",
                 "Install a CUDA build of torch, or set kind: KIND_CPU.",
             )
+        optimized = not disabled(config, "DISABLE_OPTIMIZED_EXECUTION")
         module = open_module(config, device)
         to_forward = input_order(config, module)
         from_forward = output_order(config)
 
         @torch.inference_mode()
         def run(arrays):
-            seen = module(*(torch.from_numpy(arrays[i]).to(device) for i in to_forward))
+            given = [torch.from_numpy(arrays[i]).to(device) for i in to_forward]
+            with torch.jit.optimized_execution(optimized):
+                seen = module(*given)
             seen = seen if isinstance(seen, (tuple, list)) else (seen,)
             if len(seen) != len(from_forward):
                 raise ValueError(f"forward() gives {len(seen)} outputs, not {len(from_forward)}")
@@ -53,6 +56,14 @@ def set_threads(config):
         torch.set_num_threads(intra)
     if inter:
         torch.set_num_interop_threads(inter)
+
+
+def disabled(config, key):
+    """Is the parameter `key` set to true? Unset is false, as natively."""
+    text = config.parameters.get(key, "false")
+    if text not in ("true", "false"):
+        raise batching.refuse(f"parameter {key} is {text!r}", "Set it to true or false.")
+    return text == "true"
 
 
 def open_module(config, device):

@@ -1,0 +1,100 @@
+"""What a release knows of a user, and what the store has heard since -> one history.
+
+    users.parquet of the release ┐
+                                 ├─> oldest first, no act twice, nothing from before an erasure
+    events of the store ─────────┘
+
+Live events follow the rules of the training data (`recommender/acts.py`). Acts that were
+collected, trained on and are still in the store stand in both, and count once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from bento.store import Event, Person
+from recommender.contract import Array
+from recommender.release import Release
+from recommender.users import EMPTY, History
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Known:
+    """One user, as a release reads it."""
+
+    history: History = EMPTY
+    features: Array | None = None  # [U] int64; None = all unknown
+
+
+NOBODY = Known()
+
+
+def known(release: Release, user_id: str | None, person: Person | None) -> Known:
+    """`person` is what the store knows, None where there is no store or it is away."""
+    if user_id is None:
+        return NOBODY
+    row = release.users.row(user_id)
+    trained = (
+        NOBODY
+        if row is None
+        else Known(history=release.users.history(row), features=release.users.features[row])
+    )
+    if person is None:
+        return trained
+    if person.forgotten is not None:
+        # Attributes bear no date: what was erased is not asked whether it is old.
+        trained = Known(history=_after(trained.history, person.forgotten))
+    return replace(trained, history=_joined(trained.history, live(person.events, release)))
+
+
+def live(events: Sequence[Event], release: Release) -> History:
+    """`events`, oldest first, as the release reads them: items it knows, weights of its data."""
+    kept = list(_counting(events, release))
+    if not kept:
+        return EMPTY
+    indexes = release.catalogue.indexes(event.item_id for event in kept)
+    there = indexes > 0
+    return History(
+        items=indexes[there],
+        times=np.array([event.timestamp for event in kept], np.int64)[there],
+        weights=np.array([release.acts.weight(e.event) for e in kept], np.float32)[there],
+    )
+
+
+def _counting(events: Sequence[Event], release: Release) -> Iterable[Event]:
+    """Without what weighs nothing, and of an act repeated at once only the last."""
+    acts = release.acts
+    counted = [event for event in events if acts.weight(event.event) != 0]
+    for event, following in pairwise(counted):
+        soon = following.timestamp - event.timestamp <= acts.burst_seconds
+        alike = (event.item_id, event.event) == (following.item_id, following.event)
+        if not (acts.burst_seconds and soon and alike):
+            yield event
+    yield from counted[-1:]
+
+
+def _after(history: History, time: int) -> History:
+    later = history.times > time
+    return History(
+        items=history.items[later], times=history.times[later], weights=history.weights[later]
+    )
+
+
+def _joined(trained: History, heard: History) -> History:
+    if not len(heard):
+        return trained
+    new = ~np.isin(_keys(heard), _keys(trained))
+    parts = [(trained.items, heard.items[new]), (trained.times, heard.times[new]),
+             (trained.weights, heard.weights[new])]  # fmt: skip
+    items, times, weights = (np.concatenate(part) for part in parts)
+    order = np.argsort(times, kind="stable")
+    return History(items=items[order], times=times[order], weights=weights[order])
+
+
+def _keys(history: History) -> Array:
+    """[n] int64: an item at a second."""
+    return (history.items << 36) | history.times

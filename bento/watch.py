@@ -1,0 +1,118 @@
+"""What the store says of items, kept at hand: what is blocked, and what is wanted now.
+
+Asked again every PAUSE_S, so a block of another replica takes effect within a second; while
+the store is away the last answer stands. A `Standing` is the same in the indexes of one release.
+Knows no user and no request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+import numpy as np
+
+from bento.prometheus import Gauge
+from bento.store import Blocked, Store
+from recommender.contract import Array
+from recommender.errors import RecserveError
+from recommender.release import Release
+
+log = logging.getLogger("bentoml.recserve")
+
+PAUSE_S = 0.5
+NOTHING = Blocked(frozenset(), 0)
+
+
+class Watch:
+    """Of one worker. Without a store nothing is blocked, and trends are the release's own."""
+
+    def __init__(self, store: Store | None, away: Gauge, *, half_life_days: float) -> None:
+        self.blocked = NOTHING
+        self.trends: Mapping[str, float] = {}  # item id -> votes; a new mapping when they change
+        self.half_life_days = half_life_days  # of the release that serves
+        self._away, self._gauge = False, away
+        self._told = 0
+        self._task = None if store is None else asyncio.create_task(self._run(store))
+
+    def tell(self, blocked: Blocked) -> None:
+        """Newer than any answer that is under way."""
+        self.blocked = blocked
+        self._told += 1
+
+    async def refresh(self, store: Store) -> None:
+        """Raises Unavailable."""
+        told = self._told
+        blocked = await store.blocked()
+        if self._told == told:
+            self.blocked = blocked
+        trends = await store.trends(now=int(time.time()), half_life_days=self.half_life_days)
+        if trends != self.trends:
+            self.trends = trends
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self, store: Store) -> None:
+        while True:
+            try:
+                await self.refresh(store)
+            except RecserveError as error:
+                if not self._away:  # once, not twice a second
+                    log.warning("the store is away: %s", error)
+                self._away = True
+            else:
+                if self._away:
+                    log.info("the store answers again")
+                self._away = False
+            self._gauge.set(self._away)
+            await asyncio.sleep(PAUSE_S)
+
+
+class Standing:
+    """What the watch saw last, in the indexes of `release`; made anew when it saw another."""
+
+    def __init__(self, release: Release, watch: Watch) -> None:
+        self._catalogue, self._watch = release.catalogue, watch
+        self._blocked_as_of, self._blocked = NOTHING, np.zeros(0, np.int64)
+        self._trends: Mapping[str, float] = {}
+        self._popularity: Array = self._catalogue.popularity
+        self._order: Array = self._catalogue.by_popularity
+
+    @property
+    def blocked(self) -> Array:
+        """[n] int64 indexes never to be shown."""
+        if self._watch.blocked is not self._blocked_as_of:
+            self._blocked_as_of = self._watch.blocked
+            indexes = self._catalogue.indexes(sorted(self._blocked_as_of.items))
+            self._blocked = indexes[indexes > 0]
+        return self._blocked
+
+    @property
+    def popularity(self) -> Array:
+        """[N] float32: the release's popularity and the votes of live events."""
+        self._renew()
+        return self._popularity
+
+    @property
+    def order(self) -> Array:
+        """[N] int64 indexes, most popular first."""
+        self._renew()
+        return self._order
+
+    def _renew(self) -> None:
+        if self._watch.trends is self._trends:
+            return
+        self._trends = self._watch.trends
+        indexes = self._catalogue.indexes(self._trends)
+        votes = np.fromiter(self._trends.values(), np.float32, len(self._trends))
+        popularity = self._catalogue.popularity.copy()
+        popularity[indexes[indexes > 0] - 1] += votes[indexes > 0]
+        self._popularity = popularity
+        self._order = np.argsort(-popularity, kind="stable").astype(np.int64) + 1
