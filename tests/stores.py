@@ -37,17 +37,26 @@ class RedisServer:
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1",
                    "--dir", str(self.folder), "--save", "", "--appendonly", "yes",
                    "--appendfsync", "always", *self.flags]  # fmt: skip
-        with (self.folder / "redis.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
+        while True:
+            with (self.folder / "redis.log").open("ab") as log:
+                self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            if self._answers(until):
+                return
+            # of one that was killed, a child that rewrites the log may hold the port a moment more
+            assert time.monotonic() < until, (self.folder / "redis.log").read_text()[-2000:]
+            time.sleep(0.05)
+
+    def _answers(self, until: float) -> bool:
+        """Once it does; false where it has ended."""
         with redis.Redis(port=self.port, retry=None) as client:
-            while True:
+            while self.process.poll() is None:
                 try:
-                    client.ping()
-                    return
+                    return bool(client.ping())
                 except redis.RedisError:
-                    assert self.process.poll() is None and time.monotonic() < until
+                    assert time.monotonic() < until
                     time.sleep(0.02)
+        return False
 
     def signal(self, which: signal.Signals) -> None:
         os.kill(self.process.pid, which)
