@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 
-from stores import NOW, WEIGHTS, event
+from stores import NOW, PATIENT_S, WEIGHTS, event
 
 from bento.store import Event, Store, connect
 
@@ -31,7 +31,7 @@ async def client(store: Store, numbers: range) -> None:
 
 
 async def main(url: str, first: int) -> None:
-    store = connect(url)
+    store = connect(url, wait_s=PATIENT_S)
     os.write(1, b"ready\n")
     last = first + 1_000_000
     await asyncio.gather(*(client(store, range(first + i, last, CLIENTS)) for i in range(CLIENTS)))

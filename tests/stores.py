@@ -18,6 +18,7 @@ from ports import free_ports
 from bento.store import Counted, Event, Keep, Store, connect
 
 DAY = 86_400
+PATIENT_S = 30.0  # however busy the machine is
 NOW = 1_700_000_000 // DAY * DAY + DAY // 2  # noon
 WEIGHTS = {"view": 1.0, "purchase": 4.0, "return": -2.0, "impression": 0.0}
 
@@ -36,17 +37,26 @@ class RedisServer:
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1",
                    "--dir", str(self.folder), "--save", "", "--appendonly", "yes",
                    "--appendfsync", "always", *self.flags]  # fmt: skip
-        with (self.folder / "redis.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
+        while True:
+            with (self.folder / "redis.log").open("ab") as log:
+                self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            if self._answers(until):
+                return
+            # of one that was killed, a child that rewrites the log may hold the port a moment more
+            assert time.monotonic() < until, (self.folder / "redis.log").read_text()[-2000:]
+            time.sleep(0.05)
+
+    def _answers(self, until: float) -> bool:
+        """Once it does; false where it has ended."""
         with redis.Redis(port=self.port, retry=None) as client:
-            while True:
+            while self.process.poll() is None:
                 try:
-                    client.ping()
-                    return
+                    return bool(client.ping())
                 except redis.RedisError:
-                    assert self.process.poll() is None and time.monotonic() < until
+                    assert time.monotonic() < until
                     time.sleep(0.02)
+        return False
 
     def signal(self, which: signal.Signals) -> None:
         os.kill(self.process.pid, which)
@@ -70,8 +80,12 @@ def redis_server(folder: Path, *flags: str) -> Iterator[RedisServer]:
 
 
 @asynccontextmanager
-async def opened(url: str, keep: Keep = Keep()) -> AsyncIterator[Store]:  # noqa: B008 - frozen
-    store = connect(url, keep=keep)
+async def opened(
+    url: str,
+    keep: Keep = Keep(),  # noqa: B008 - frozen
+    wait_s: float = PATIENT_S,
+) -> AsyncIterator[Store]:
+    store = connect(url, keep=keep, wait_s=wait_s)
     try:
         yield store
     finally:
@@ -98,6 +112,7 @@ class Model:
         self.erased: dict[str, int] = {}
         self.votes: list[tuple[str, int, float]] = []  # item, time, vote
         self.arrivals = 0
+        self.dropped = False  # events with votes, which another half-life does not find again
 
     def add(self, events: Sequence[Event]) -> Counted:
         return Counted(*map(sum, zip(*(self._add(e) for e in events), strict=True)))
@@ -123,6 +138,7 @@ class Model:
         mine.sort(key=lambda kept: kept[:2])
         while len(mine) > self.cap:
             gone = mine.pop(0)
+            self.dropped = True
             self.horizon[e.user_id] = max(gone[0], self.horizon.get(e.user_id, gone[0]))
         return 1, 0, 0
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stores import DAY, NOW, WEIGHTS, Model, RedisServer, event, opened, redis_server
+from stores import DAY, NOW, PATIENT_S, WEIGHTS, Model, RedisServer, event, opened, redis_server
 
 from bento.store import Event, Keep, connect
 
@@ -54,7 +54,7 @@ HALF_LIFE = st.tuples(st.just("half-life"), st.sampled_from((1.0, 30.0)))
 def test_any_sequence_of_calls_answers_as_the_model_does(
     backend: str, server: RedisServer, steps: list[tuple[str, object]]
 ) -> None:
-    cap = 6
+    cap = 3  # soon full
     with TemporaryDirectory() as folder:
         server.empty()
         url = server.url if backend == "redis" else f"sqlite:///{folder}/events.db"
@@ -63,7 +63,8 @@ def test_any_sequence_of_calls_answers_as_the_model_does(
 
 async def _compare(url: str, steps: list, cap: int) -> None:
     model, half_life, keep = Model(cap), 7.0, Keep(events_per_user=cap)
-    store = connect(url, keep=keep)
+    store = connect(url, keep=keep, wait_s=PATIENT_S)
+    await store.trends(now=NOW, half_life_days=half_life)  # from now on kept with this one
     for what, value in steps:
         if what == "add":
             assert await store.add(value, weights=WEIGHTS) == model.add(value)
@@ -72,8 +73,8 @@ async def _compare(url: str, steps: list, cap: int) -> None:
             assert await store.forget(user, now=now) == model.forget(user, now)
         elif what == "restart":
             await store.close()
-            store = connect(url, keep=keep)
-        elif not model.horizon:  # another half-life knows no votes of events that went
+            store = connect(url, keep=keep, wait_s=PATIENT_S)
+        elif not model.dropped:
             half_life = value
         for user in USERS:
             person = await store.person(user, limit=99)

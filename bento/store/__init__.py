@@ -45,17 +45,19 @@ _SQLITE = "sqlite:///"
 _REDIS = ("redis://", "rediss://")
 
 
-def connect(url: str, *, keep: Keep = Keep()) -> Store:  # noqa: B008 - frozen
-    """The store that a service uses. Raises BadInput for another kind of URL, MachineError for
-    a store that this service must not use; a store that is away shows at the first use."""
+def connect(url: str, *, keep: Keep = Keep(), wait_s: float | None = None) -> Store:  # noqa: B008 - frozen
+    """The store that a service uses. A call waits at most about `wait_s`: by default 2 s for
+    SQLite, 0.3 s for each answer of Redis. Raises BadInput for another kind of URL, MachineError
+    for a store that this service must not use; one that is away shows at the first use."""
     path = sqlite_path(url)
     if path is not None:
-        from bento.store.sqlite import SqliteStore
+        from bento.store.sqlite import WAIT_S, SqliteStore
 
-        return SqliteStore(path, keep)
+        return SqliteStore(path, keep, wait_s or WAIT_S)
+    from bento.store.redis import WAIT_S as ANSWER_S
     from bento.store.redis import RedisStore
 
-    return RedisStore(url, keep)
+    return RedisStore(url, keep, wait_s or ANSWER_S)
 
 
 @contextmanager

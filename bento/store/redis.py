@@ -38,23 +38,24 @@ from bento.store.redis_reading import RedisReader
 from recommender.errors import MachineError, Unavailable
 
 Answer = TypeVar("Answer")
+WAIT_S = 0.3  # for connecting, and for each answer
 
 
 class RedisStore:
     """Raises BadInput for a URL that names no Redis, MachineError for a store of another version;
     a server that is away shows at the first use."""
 
-    def __init__(self, url: str, keep: Keep) -> None:
+    def __init__(self, url: str, keep: Keep, wait_s: float = WAIT_S) -> None:
         self._url, self._keep, self._place = url, keep, keys.where(url)
         self._identity: str | None = None
         self._salt = b""
         self._client = Redis.from_url(
-            url, socket_timeout=keys.WAIT_S, socket_connect_timeout=keys.WAIT_S,
+            url, socket_timeout=wait_s, socket_connect_timeout=wait_s,
             retry=Retry(NoBackoff(), 1, (Lost,)),  # a connection that a restart has closed
         )  # fmt: skip
         names = ("add", "read", "forget", "recount", "block", "show")
         self._scripts = {name: self._client.register_script(keys.script(name)) for name in names}
-        self._refuse_other_version()
+        self._refuse_other_version(wait_s)
 
     async def add(self, events: Sequence[Event], *, weights: Mapping[str, float]) -> Counted:
         records = [msgspec.json.encode(event) for event in events]
@@ -181,9 +182,9 @@ class RedisStore:
         answers: list[Any] = await self._run("read", msgspec.json.encode(commands))
         return answers
 
-    def _refuse_other_version(self) -> None:
+    def _refuse_other_version(self, wait_s: float) -> None:
         with Once.from_url(
-            self._url, socket_timeout=keys.WAIT_S, socket_connect_timeout=keys.WAIT_S, retry=None
+            self._url, socket_timeout=wait_s, socket_connect_timeout=wait_s, retry=None
         ) as client:
             try:
                 identity = client.get(f"{PREFIX}schema")

@@ -27,7 +27,6 @@ from recommender.errors import BadInput, MachineError, Unavailable
 
 PREFIX = "recserve:"
 SCHEMA = 1
-WAIT_S = 0.3  # for connecting, and for each answer
 _LUA = Path(__file__).with_name("lua")
 _EVENT = msgspec.json.Decoder(Event)
 

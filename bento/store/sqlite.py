@@ -35,9 +35,9 @@ class SqliteStore:
     """Raises MachineError for a file that is open in another service, of a newer recserve, or
     no event store. A disk that is away shows at the first use, and mends by itself."""
 
-    def __init__(self, path: Path, keep: Keep) -> None:
+    def __init__(self, path: Path, keep: Keep, wait_s: float = WAIT_S) -> None:
         self._path = path.absolute()
-        self._keep = keep
+        self._keep, self._wait_s = keep, wait_s
         self._writer = Writer(self._path)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="event store reader")
         self._own = threading.local()  # each reader thread's connection, and whose file it is
@@ -102,17 +102,17 @@ class SqliteStore:
         self._writer.close()  # last, so that its checkpoint empties the log
 
     async def _write(self, work: Callable[[sqlite3.Connection], Answer]) -> Answer:
-        done: Answer = await self._answer(self._writer.submit(work), WAIT_S)
+        done: Answer = await self._answer(self._writer.submit(work), self._wait_s)
         return done
 
     async def _read(
-        self, work: Callable[[sqlite3.Connection], Answer], wait_s: float = WAIT_S
+        self, work: Callable[[sqlite3.Connection], Answer], wait_s: float | None = None
     ) -> Answer:
         try:
             future = self._readers.submit(self._reading, work)
         except RuntimeError:
             raise closed(self._path) from None
-        done: Answer = await self._answer(future, wait_s)
+        done: Answer = await self._answer(future, wait_s or self._wait_s)
         return done
 
     async def _answer(self, future: Future[Any], wait_s: float) -> Any:
