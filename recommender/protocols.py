@@ -77,8 +77,9 @@ def evaluate(
     """Train and judge every family of `families`, the first being the one others are compared to,
     and judge `runs` beside them: those of adapted models. A deep model's parts are judged too.
 
-    `draw` says which items cold-items hides. Runs already finished there are taken with `resume`, if data and recipe are the
-    same; raises RunError otherwise. Raises DataError where the split lets the future in.
+    `draw` says which items cold-items hides. Runs already finished there are taken with `resume`,
+    if data and recipe are the same; raises RunError otherwise. Raises DataError where the split
+    lets the future in.
     """
     for family in families:
         check_family(family)

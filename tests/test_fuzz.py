@@ -60,7 +60,8 @@ def _examples(described: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
 def _worker(stack: Stack) -> psutil.Process:
     """The process that answers: of BentoML's, the one with the most memory."""
     children = psutil.Process(stack.process.pid).children(recursive=True)
-    bento = [p for p in children if "bentoml" in " ".join(p.cmdline())]
+    alive = [p for p in children if p.status() != psutil.STATUS_ZOMBIE]
+    bento = [p for p in alive if "bentoml" in " ".join(p.cmdline())]
     return max(bento, key=lambda p: p.memory_info().rss)
 
 
