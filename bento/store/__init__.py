@@ -47,7 +47,7 @@ _REDIS = ("redis://", "rediss://")
 
 def connect(url: str, *, keep: Keep = Keep(), wait_s: float | None = None) -> Store:  # noqa: B008 - frozen
     """The store that a service uses. A call waits at most about `wait_s`: by default 2 s for
-    SQLite, 0.3 s for each answer of Redis. Raises BadInput for another kind of URL, MachineError
+    SQLite, 0.5 s for each answer of Redis. Raises BadInput for another kind of URL, MachineError
     for a store that this service must not use; one that is away shows at the first use."""
     path = sqlite_path(url)
     if path is not None:

@@ -38,7 +38,7 @@ from bento.store.redis_reading import RedisReader
 from recommender.errors import MachineError, Unavailable
 
 Answer = TypeVar("Answer")
-WAIT_S = 0.3  # for connecting, and for each answer
+WAIT_S = 0.5  # for connecting, and for each answer
 
 
 class RedisStore:
