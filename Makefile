@@ -36,9 +36,11 @@ up: install
 test: packages lint
 	$(BIN)/pytest
 
-# What make test does a few times, hundreds of times: kills, promotions under load.
+# What make test does a few times, hundreds of times: kills, promotions under load; SCALE=0.1: a
+# tenth of them.
+SCALE ?= 1
 test-faults: packages install
-	$(BIN)/pytest -m faults --timeout 3600
+	SCALE=$(SCALE) $(BIN)/pytest -m faults --timeout 7200
 
 # What the tests run besides Python: command=Debian package, each.
 PACKAGES ?= redis-server=redis-server chromium=chromium node=nodejs openssl=openssl

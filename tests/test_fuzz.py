@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 from bento_process import Service
+from scale import often
 
 CALLERS = 16
 GROWTH = 0.05  # of the service's memory, once it is warm
@@ -29,9 +30,7 @@ HOSTILE: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "bodies", [3_000, pytest.param(100_000, marks=pytest.mark.faults)], ids=str
-)
+@pytest.mark.parametrize("bodies", often(3_000, 1_000_000))
 def test_mutated_bodies_are_answered_or_refused_and_nothing_grows(
     aside: Service, bodies: int
 ) -> None:

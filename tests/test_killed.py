@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from scale import often
 from triton_process import infer, three_ports
 
 from export import golden
@@ -55,7 +56,7 @@ def seconds_of(repository: Path, *arguments: str) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("kills", often(4, 1_000))
 def test_a_kill_leaves_one_whole_release_that_serves(
     run_folder: Path, tmp_path: Path, kills: int
 ) -> None:

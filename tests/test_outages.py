@@ -14,6 +14,7 @@ import pytest
 import toy
 from bento_process import Service, answers, bentoml_serve, wait_until, write_release
 from callers import OpenLoop, Seen
+from scale import often
 from triton_process import Returning
 
 from recommender.contract import RECOMMENDER_ONNX
@@ -57,11 +58,7 @@ def model_answers(service: Service) -> bool:
     return service.recommend(n=1)["fallback"] is False
 
 
-@pytest.mark.parametrize(
-    ("kills", "margin_s"),
-    [(2, 1.0), pytest.param(10, 0.05, marks=pytest.mark.faults)],
-    ids=["2", "10"],
-)
+@pytest.mark.parametrize(("kills", "margin_s"), [(2, 1.0), *often(10, 20, 0.05)])
 def test_kill_9_of_triton_under_load_costs_no_request(
     service: Service, triton: Returning, kills: int, margin_s: float
 ) -> None:

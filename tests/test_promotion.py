@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import onnx
 import pytest
+from scale import often
 from served import Stack, Threads, serving
 from triton_process import wait_until
 from two_catalogues import MODEL, OTHER
@@ -71,9 +72,7 @@ def loaded(stack: Stack, version: int) -> bool:
     return httpx.get(f"{url}/v2/models/{MODEL}/versions/{version}/ready").status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("loads", "turns"), [(2, 4), pytest.param(50, 9, marks=pytest.mark.faults)]
-)
+@pytest.mark.parametrize(("loads", "turns"), [(2, 4), *often(2, 50, 9)])
 def test_switches_under_load_fail_nobody_and_never_mix_releases(
     stack: Stack, repository: Path, loads: int, turns: int
 ) -> None:

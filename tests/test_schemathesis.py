@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from bento_process import Service, answers, bentoml_serve, wait_until
+from scale import often
 from served import Stack
 
 
@@ -34,9 +35,7 @@ def locked(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
         yield running, key
 
 
-examples = pytest.mark.parametrize(
-    "examples", [10, pytest.param(200, marks=pytest.mark.faults)], ids=str
-)
+examples = pytest.mark.parametrize("examples", often(10, 200))
 
 
 @examples

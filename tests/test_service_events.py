@@ -23,6 +23,7 @@ from bento_process import (
     wait_until,
     write_release,
 )
+from scale import often
 from triton_process import Returning
 
 from client.service import RecserveClient
@@ -248,7 +249,7 @@ def test_a_store_that_is_gone_costs_the_answer_its_past_and_nothing_else(
             client.forget(user_id="ann")
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.faults)], ids=str)
+@pytest.mark.parametrize("kills", often(3, 100))
 def test_kill_9_of_the_service_loses_no_accepted_event_and_counts_none_twice(
     triton: Returning, tmp_path: Path, kills: int
 ) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from scale import often
 from store_writer import batch
 from stores import NOW, PATIENT_S, WEIGHTS, RedisServer, event, opened, redis_server
 
@@ -26,7 +27,7 @@ from recommender.errors import MachineError, Unavailable
 
 ROOT = Path(__file__).parent.parent
 WRITER = [sys.executable, str(Path(__file__).with_name("store_writer.py"))]
-KILLS = [10, pytest.param(1_000, marks=pytest.mark.faults)]
+KILLS = often(10, 1_000)
 BATCHES_A_RUN = 1_000_000
 
 
