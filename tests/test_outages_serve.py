@@ -1,0 +1,113 @@
+"""Faults of single processes below `recserve serve`, under an open loop: what dies is replaced, and
+no caller hears of it but those whose connection it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import toy
+from bento_process import wait_until, write_release
+from callers import OpenLoop
+from scale import often
+from served import Stack, serving
+
+from recommender.contract import RECOMMENDER_ONNX
+
+RATE = 100  # requests a second
+BACK_S = 15.0  # until models answer again
+LATE_S = 2.0  # beyond the default deadline of .3 s: a busy test machine
+STUB, WORKER = "triton_python_backend_stub", "_bentoml_impl.worker.service"
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository whose release loads in a second."""
+    tmp = tmp_path_factory.mktemp("toys")
+    toy.write_onnx(tmp / "model.onnx")
+    folder = tmp / "repository"
+    toy.add_model(folder, RECOMMENDER_ONNX, "onnxruntime", tmp / "model.onnx")
+    write_release(folder, toy.LIMITS, items=toy.ITEMS - 1, models=(RECOMMENDER_ONNX,))
+    return folder
+
+
+@pytest.fixture
+def stack(toys: Path, tmp_path: Path) -> Iterator[Stack]:
+    with serving(toys, tmp_path) as running:
+        yield running
+
+
+def ask(number: int) -> tuple[str, dict[str, Any]]:
+    return "/v1/recommend", {"user_id": f"user-{number % 50}", "n": 5}
+
+
+def model_answers(url: str) -> bool:
+    try:
+        response = httpx.post(f"{url}/v1/recommend", json={"n": 1}, timeout=5)
+    except httpx.TransportError:
+        return False
+    return response.status_code == 200 and response.json()["fallback"] is False
+
+
+def processes(stack: Stack, words: str) -> list[psutil.Process]:
+    children = psutil.Process(stack.process.pid).children(recursive=True)
+    alive = [p for p in children if p.status() != psutil.STATUS_ZOMBIE]
+    return [p for p in alive if words in " ".join(p.cmdline())]
+
+
+@pytest.mark.parametrize("kills", often(1, 10))
+def test_kill_9_of_every_stub_costs_no_request(stack: Stack, kills: int) -> None:
+    """The model's process dies, Triton lives: `recserve serve` loads it again."""
+    with OpenLoop(stack.url, rate=RATE, ask=ask) as loop:
+        for _ in range(kills):
+            time.sleep(0.5)
+            stubs = processes(stack, STUB)
+            assert stubs
+            for stub in stubs:
+                stub.kill()
+            time.sleep(0.2)
+            wait_until(lambda: model_answers(stack.url), seconds=BACK_S)
+        time.sleep(0.5)
+    assert Counter(seen.status for seen in loop.seen).keys() == {200}
+    assert max(seen.seconds for seen in loop.seen) < 0.3 + LATE_S
+    assert any(seen.body["fallback"] for seen in loop.seen)
+
+
+@pytest.mark.parametrize("kills", often(1, 10))
+def test_kill_9_of_the_worker_costs_only_its_own_connections(stack: Stack, kills: int) -> None:
+    gone: list[tuple[float, float]] = []
+    with OpenLoop(stack.url, rate=RATE, ask=ask) as loop:
+        for _ in range(kills):
+            time.sleep(0.5)
+            (worker,) = processes(stack, WORKER)
+            began = time.monotonic()
+            worker.kill()
+            wait_until(lambda: model_answers(stack.url), seconds=BACK_S)
+            gone.append((began, time.monotonic()))
+        time.sleep(0.5)
+    # The listening socket is the master's: who comes meanwhile waits there, or is told to go.
+    assert Counter(seen.status for seen in loop.seen).keys() <= {200, 0, 429, 503}
+    for seen in loop.seen:
+        if seen.status != 200:
+            assert any(began - 1.0 < seen.at < ended for began, ended in gone), seen
+
+
+def test_sigterm_under_load_fails_no_request_that_was_taken(stack: Stack) -> None:
+    with OpenLoop(stack.url, rate=RATE, ask=ask) as loop:
+        time.sleep(1.0)
+        before = time.monotonic()
+        os.kill(stack.process.pid, signal.SIGTERM)
+        assert stack.process.wait(timeout=20) == 0
+    taken = [seen for seen in loop.seen if seen.at < before]
+    assert len(taken) > RATE / 2
+    assert Counter(seen.status for seen in taken).keys() == {200}
+    # Afterwards the port is closed: no answer, and none that says something failed.
+    assert Counter(seen.status for seen in loop.seen).keys() <= {200, 0}
