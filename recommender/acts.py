@@ -31,7 +31,7 @@ class ActRules:
     """The choices of a data folder's `[data]` table that live events follow too."""
 
     # by event name in lower case; a name that is not there counts 1
-    weights: Mapping[str, float] = field(default_factory=lambda: EVENT_WEIGHTS)
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(EVENT_WEIGHTS))
     burst_seconds: int = 60  # the same act again so soon counts once; 0 = each counts
     half_life_days: float = 30.0  # an act this much older counts half in what is popular
 

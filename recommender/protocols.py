@@ -38,7 +38,7 @@ from recommender.users import Users
 
 PROTOCOLS = {"leave-one-out": leave_one_out, "temporal": temporal}  # of the whole catalogue
 COLD_ITEMS = "cold-items"  # of hidden items alone: only in this process
-SPLITS = {**PROTOCOLS, COLD_ITEMS: cold_items}
+SPLITS = (*PROTOCOLS, COLD_ITEMS)
 # What the paired bootstrap compares.
 METRIC = {"leave-one-out": "ndcg@10", "temporal": "ndcg@10", COLD_ITEMS: "recall@10"}
 
@@ -70,18 +70,20 @@ def evaluate(
     families: Sequence[str],
     runs: Sequence[Run] = (),
     config: Config,
+    draw: int = 0,
     resume: bool = False,
     progress: Progress = silent,
 ) -> Report:
     """Train and judge every family of `families`, the first being the one others are compared to,
     and judge `runs` beside them: those of adapted models. A deep model's parts are judged too.
 
-    Runs already finished there are taken with `resume`, if data and recipe are the
-    same; raises RunError otherwise. Raises DataError where the split lets the future in.
+    `draw` says which items cold-items hides. Runs already finished there are taken with `resume`,
+    if data and recipe are the same; raises RunError otherwise. Raises DataError where the split
+    lets the future in.
     """
     for family in families:
         check_family(family)
-    split = split_of(dataset, protocol)
+    split = split_of(dataset, protocol, draw)
     for run in runs:
         check_rows(run, dataset, split, protocol)
     names = [*families, *(run.blueprint.family for run in runs)]
@@ -136,7 +138,7 @@ def evaluate(
         config=report.config,
     )
     out.mkdir(parents=True, exist_ok=True)
-    content = {**asdict(study), **report.to_json()}
+    content = {**asdict(study), **report.to_json(), "draw": draw}
     (out / f"{protocol}.json").write_text(json.dumps(content, indent=2) + "\n")
     (out / f"{protocol}.html").write_text(page(study))
     return report
@@ -183,9 +185,9 @@ def compared(
     )
 
 
-def split_of(dataset: Dataset, protocol: str) -> Split:
+def split_of(dataset: Dataset, protocol: str, draw: int = 0) -> Split:
     """`divide`; raises BadInput where no test query is left, too."""
-    split = divide(dataset, protocol)
+    split = divide(dataset, protocol, draw)
     if not split.test:
         raise BadInput(
             f"the {protocol} split leaves no test query", remedy="Bring more interactions."
@@ -193,8 +195,9 @@ def split_of(dataset: Dataset, protocol: str) -> Split:
     return split
 
 
-def divide(dataset: Dataset, protocol: str) -> Split:
-    """Raises BadInput for an unknown protocol, DataError where the data cannot be split so."""
+def divide(dataset: Dataset, protocol: str, draw: int = 0) -> Split:
+    """Raises BadInput for an unknown protocol, or a `draw` where nothing is drawn; DataError where
+    the data cannot be split so."""
     if protocol not in SPLITS:
         raise BadInput(
             f"protocol {shown(protocol)} does not exist", remedy=f"Choose {', '.join(SPLITS)}."
@@ -204,7 +207,16 @@ def divide(dataset: Dataset, protocol: str) -> Split:
             "all timestamps are the same: there is no moment to cut at",
             remedy="Use --protocol leave-one-out, or bring real timestamps.",
         )
-    return SPLITS[protocol](dataset.users, repurchase=dataset.repurchase)
+    if protocol == COLD_ITEMS:
+        return cold_items(dataset.users, repurchase=dataset.repurchase, seed=draw)
+    if draw:
+        raise BadInput(
+            f"draw is {draw}, and {protocol} draws nothing",
+            remedy=f"Leave it out, or use --protocol {COLD_ITEMS}.",
+            field="draw",
+            value=draw,
+        )
+    return PROTOCOLS[protocol](dataset.users, repurchase=dataset.repurchase)
 
 
 def groups_of(protocol: str, split: Split) -> dict[str, Array]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bento_process import Service, answers, bentoml_serve, wait_until
 from cold_data import cold_dataset, cold_folder  # noqa: F401 - fixtures
 from served import ITEMS, Stack, serving
 from triton_process import toy_repository, toy_server, toy_weights  # noqa: F401 - fixtures
@@ -71,4 +72,19 @@ def repository(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
 @pytest.fixture(scope="session")
 def stack(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with serving(repository, tmp_path_factory.mktemp("serve")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def aside(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Another service of the same release and Triton, with a store of its own, for whoever leaves
+    nothing as it was."""
+    tmp = tmp_path_factory.mktemp("aside")
+    variables = {
+        "RECSERVE_REPOSITORY": str(stack.repository),
+        "RECSERVE_TRITON": stack.grpc,
+        "RECSERVE_STORE": f"sqlite:///{tmp / 'events.db'}",
+    }
+    with bentoml_serve(tmp, variables) as running:
+        wait_until(lambda: answers(running.http, "/readyz"))
         yield running

@@ -228,8 +228,8 @@ def test_every_setting_of_the_page_is_one_and_none_is_missing() -> None:
     from bento.settings import PARSERS
 
     told = set(re.findall(r"^\| `RECSERVE_(\w+)`", DOC, re.MULTILINE))
-    ours = {"keys", "private_metrics", "rate", "burst", "max_inflight", "cors", "log_level",
-            "log_format", "log_requests"}  # fmt: skip
+    ours = {"keys", "private_metrics", "rate", "burst", "max_inflight", "cors", "example_users",
+            "log_level", "log_format", "log_requests"}  # fmt: skip
     assert {name.lower() for name in told} - {"key"} == ours
     assert ours <= PARSERS.keys()
     for link in re.findall(r"\]\(([^)#:]+)\)", DOC):

@@ -16,6 +16,7 @@ from recommender.data.hidden import cold_items, hidden_items
 from recommender.data.split import Query
 from recommender.evaluate import CUTOFFS
 from recommender.metrics import per_query
+from recommender.protocols import divide
 from recommender.report import leaks
 from recommender.users import EMPTY
 
@@ -93,3 +94,17 @@ def test_a_server_is_not_asked_to_rank_the_hidden_items_alone(
                     "--through", "grpc://127.0.0.1:31300")  # fmt: skip
     assert done.returncode == 2
     assert "cold-items ranks the hidden items alone" in done.stderr
+
+
+def test_another_draw_hides_other_items_and_other_protocols_draw_nothing(
+    cold_dataset: Dataset, cold_folder: Path, tmp_path: Path
+) -> None:
+    first, second = (
+        hidden_items(cold_dataset.users, divide(cold_dataset, "cold-items", draw))
+        for draw in (0, 1)
+    )
+    assert set(first) != set(second)
+    done = recserve("evaluate", cold_folder, "--out", tmp_path, "--protocol", "leave-one-out",
+                    "--draw", "1", "--models", "popularity")  # fmt: skip
+    assert done.returncode == 2
+    assert "draw is 1, and leave-one-out draws nothing" in done.stderr

@@ -40,8 +40,8 @@ examples = pytest.mark.parametrize(
 
 
 @examples
-def test_without_keys(stack: Stack, tmp_path: Path, examples: int) -> None:
-    run(stack.url, examples, tmp_path)
+def test_without_keys(aside: Service, tmp_path: Path, examples: int) -> None:
+    run(aside.url, examples, tmp_path)
 
 
 @examples

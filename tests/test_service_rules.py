@@ -22,7 +22,11 @@ MANY = [f"i{i}" for i in range(1, 61)]
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     tmp = tmp_path_factory.mktemp("rules")
     write_release(tmp / "repository", LIMITS, items=ITEMS, models=MODELS)
-    variables = {"RECSERVE_REPOSITORY": str(tmp / "repository"), "RECSERVE_TRITON": NOBODY}
+    variables = {
+        "RECSERVE_REPOSITORY": str(tmp / "repository"),
+        "RECSERVE_TRITON": NOBODY,
+        "RECSERVE_STORE": f"sqlite:///{tmp / 'events.db'}",
+    }
     with bentoml_serve(tmp, variables) as running:
         yield running
 

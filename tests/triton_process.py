@@ -102,11 +102,12 @@ def at_once(address, model, batches):
                 if not isinstance(answer, BaseException)
             )
             after = await control.statistics(model, 1)
-            for _ in range(100):  # an answer comes a moment before it is counted
-                if after.inferences - before.inferences == rows:
-                    break
+            for _ in range(100):  # an answer comes a moment before it is counted, part by part
+                last = after
                 await asyncio.sleep(0.02)
                 after = await control.statistics(model, 1)
+                if after == last and after.inferences - before.inferences == rows:
+                    break
         await client.close()
         return answers, after.executions - before.executions
 

@@ -47,7 +47,7 @@ class DataConfig:
     def acts(self) -> ActRules:
         """What of these live events follow too."""
         return ActRules(
-            weights=self.event_weights,
+            weights=dict(self.event_weights),  # no view: it travels to other processes
             burst_seconds=self.burst_seconds,
             half_life_days=self.half_life_days,
         )

@@ -90,6 +90,9 @@ def evaluate(
     seeds: Annotated[
         int, typer.Option(min=1, help="So many, from --seed on: their mean and spread.")
     ] = 1,
+    draw: Annotated[
+        int, typer.Option(min=0, help="Of cold-items: another tenth of the items is hidden.")
+    ] = 0,
     resume: Resume = False,
     through: Annotated[
         str | None,
@@ -141,7 +144,7 @@ def evaluate(
         with progress_bar() as progress:
             return protocols.evaluate(
                 dataset, protocol, folder, families=(models or compared).split(","),
-                runs=adapted, config=trained, resume=resume, progress=progress,
+                runs=adapted, config=trained, draw=draw, resume=resume, progress=progress,
             )  # fmt: skip
 
     first = recipe.training.seed
