@@ -11,14 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import toy
-from bento_process import Service, answers, bentoml_serve, wait_until, write_release
+from bento_process import Service, answers, bentoml_serve, wait_until
 from callers import OpenLoop, Seen
 from scale import often
+from toy_release import returning
 from triton_process import Returning
-
-from recommender.contract import RECOMMENDER_ONNX
-from serving import tritonserver
 
 RATE = 100  # requests a second
 DEADLINE_S = 0.3  # the service's default
@@ -27,16 +24,8 @@ BACK_S = 10.0  # from Triton's return to full service
 
 @pytest.fixture(scope="module")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Returning]:
-    tmp = tmp_path_factory.mktemp("triton")
-    toy.write_onnx(tmp / "model.onnx")
-    repository = tmp / "repository"
-    toy.add_model(repository, RECOMMENDER_ONNX, "onnxruntime", tmp / "model.onnx")
-    write_release(repository, toy.LIMITS, items=toy.ITEMS - 1, models=(RECOMMENDER_ONNX,))
-    server = Returning(repository, tmp / "triton.log")
-    try:
+    with returning(tmp_path_factory.mktemp("triton")) as server:
         yield server
-    finally:
-        tritonserver.stop(server.process)
 
 
 @pytest.fixture(scope="module")

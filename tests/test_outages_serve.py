@@ -14,13 +14,11 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-import toy
-from bento_process import wait_until, write_release
+from bento_process import wait_until
 from callers import OpenLoop
 from scale import often
 from served import Stack, serving
-
-from recommender.contract import RECOMMENDER_ONNX
+from toy_release import toy_release
 
 RATE = 100  # requests a second
 BACK_S = 15.0  # until models answer again
@@ -30,13 +28,7 @@ STUB, WORKER = "triton_python_backend_stub", "_bentoml_impl.worker.service"
 
 @pytest.fixture(scope="module")
 def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository whose release loads in a second."""
-    tmp = tmp_path_factory.mktemp("toys")
-    toy.write_onnx(tmp / "model.onnx")
-    folder = tmp / "repository"
-    toy.add_model(folder, RECOMMENDER_ONNX, "onnxruntime", tmp / "model.onnx")
-    write_release(folder, toy.LIMITS, items=toy.ITEMS - 1, models=(RECOMMENDER_ONNX,))
-    return folder
+    return toy_release(tmp_path_factory.mktemp("toys"))
 
 
 @pytest.fixture

@@ -21,29 +21,19 @@ from bento_process import (
     answers,
     bentoml_serve,
     wait_until,
-    write_release,
 )
 from scale import often
+from toy_release import returning
 from triton_process import Returning
 
 from client.service import RecserveClient
-from recommender.contract import RECOMMENDER_ONNX
 from recommender.errors import BadInput, Unavailable
-from serving import tritonserver
 
 
 @pytest.fixture(scope="module")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Returning]:
-    tmp = tmp_path_factory.mktemp("triton")
-    toy.write_onnx(tmp / "model.onnx")
-    repository = tmp / "repository"
-    toy.add_model(repository, RECOMMENDER_ONNX, "onnxruntime", tmp / "model.onnx")
-    write_release(repository, toy.LIMITS, items=toy.ITEMS - 1, models=(RECOMMENDER_ONNX,))
-    server = Returning(repository, tmp / "triton.log")
-    try:
+    with returning(tmp_path_factory.mktemp("triton")) as server:
         yield server
-    finally:
-        tritonserver.stop(server.process)
 
 
 def variables(triton: Returning, store: Path) -> dict[str, str]:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,55 +16,28 @@ from bento_process import (
     answers,
     bentoml_serve,
     wait_until,
-    write_release,
 )
-from ports import free_ports
 from prometheus_client.parser import text_string_to_metric_families
+from toy_release import returning
+from triton_process import Returning
 
 from client.service import AsyncRecserveClient, RecserveClient
 from recommender.contract import Array
 from recommender.errors import BadInput, NotFound, Unavailable
-from recommender.release import read_release
 from serving import tritonserver
-from serving.tritonserver import Ports
 
 MODELS = ("recommender_onnx", "recommender_torchscript")
 HOUR = 3600
 
 
-class Triton:
-    """A tritonserver on fixed ports that can go and come back."""
-
-    def __init__(self, repository: Path, log: Path) -> None:
-        self.repository, self.log = repository, log
-        self.ports = Ports(*free_ports(3))
-        self.start()
-
-    def start(self) -> None:
-        self.process = tritonserver.launch(self.repository, self.ports, log=self.log)
-        tritonserver.load_release(
-            read_release(self.repository), self.ports, process=self.process, log=self.log
-        )
-
-
 @pytest.fixture(scope="module")
-def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
-    tmp = tmp_path_factory.mktemp("triton")
-    toy.write_onnx(tmp / "model.onnx")
-    toy.write_torchscript(tmp / "model.pt")
-    repository = tmp / "repository"
-    toy.add_model(repository, MODELS[0], "onnxruntime", tmp / "model.onnx")
-    toy.add_model(repository, MODELS[1], "pytorch", tmp / "model.pt")
-    write_release(repository, toy.LIMITS, items=toy.ITEMS - 1, models=MODELS)
-    server = Triton(repository, tmp / "triton.log")
-    try:
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Returning]:
+    with returning(tmp_path_factory.mktemp("triton"), MODELS) as server:
         yield server
-    finally:
-        tritonserver.stop(server.process)
 
 
 @pytest.fixture(scope="module")
-def service(triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(triton: Returning, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     variables = {
         "RECSERVE_REPOSITORY": str(triton.repository),
         "RECSERVE_TRITON": f"grpc://127.0.0.1:{triton.ports.grpc}",
@@ -224,7 +196,7 @@ def test_the_client_says_when_nobody_answers() -> None:
 
 
 def test_a_triton_that_hangs_is_answered_for_within_the_deadline(
-    service: Service, triton: Triton
+    service: Service, triton: Returning
 ) -> None:
     before = fallbacks(service, "deadline")
     os.kill(triton.process.pid, signal.SIGSTOP)
@@ -240,7 +212,7 @@ def test_a_triton_that_hangs_is_answered_for_within_the_deadline(
 
 
 def test_a_triton_that_dies_is_answered_for_and_used_again_when_it_is_back(
-    service: Service, triton: Triton
+    service: Service, triton: Returning
 ) -> None:
     before = fallbacks(service, "unavailable")
     tritonserver.stop(triton.process)
