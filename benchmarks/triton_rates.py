@@ -19,7 +19,6 @@ import asyncio
 import dataclasses
 import json
 import os
-import socket
 import statistics
 import tempfile
 import time
@@ -34,6 +33,7 @@ import typer
 from graph import requests_of
 from rich.console import Console
 from rich.table import Table
+from sockets import free_ports
 
 from client.control import Control
 from client.tensors import TritonGrpc
@@ -173,14 +173,6 @@ async def _load(server: Control, model: str, version: int, text: str) -> None:
         await control.load(model, [version], text, automatic=cpu_only)
         while not await control.tensors.ready(model, version):
             await asyncio.sleep(0.05)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 # --- how fast

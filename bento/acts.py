@@ -10,7 +10,6 @@ Knows no Triton: it works while that is away. Without a store every call is Unav
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
 
@@ -23,8 +22,6 @@ from bento.store import Event, Store
 from client.api import BlockedItems, EventsAccepted, Forgotten, HistoryAnswer, HistoryEvent
 from recommender.errors import Unavailable
 from recommender.release import Release
-
-log = logging.getLogger("bentoml.recserve")
 
 AHEAD_S = 5  # a caller's clock may be ahead of ours without being told
 

@@ -24,16 +24,15 @@ PATIENCE_S = 0.1  # for one user's events, and at most half of the request's tim
 class Memory:
     """Made and closed inside one event loop."""
 
-    def __init__(self, store: Store | None, metrics: Metrics, *, half_life_days: float) -> None:
+    def __init__(self, store: Store | None, metrics: Metrics) -> None:
         self.store = store
-        self.watch = Watch(store, metrics.store_away, half_life_days=half_life_days)
+        self.watch = Watch(store, metrics.store_away)
         self.impressions = Impressions(store, metrics.impressions_dropped)
 
     @classmethod
-    def open(cls, url: str | None, metrics: Metrics, *, half_life_days: float) -> Memory:
+    def open(cls, url: str | None, metrics: Metrics) -> Memory:
         """Raises what `connect` raises."""
-        store = None if url is None else connect(url)
-        return cls(store, metrics, half_life_days=half_life_days)
+        return cls(None if url is None else connect(url), metrics)
 
     async def person(self, user_id: str, *, limit: int, until: float) -> Person | None:
         """None without a store. Raises Unavailable where it is away, or too slow for a request
@@ -56,8 +55,3 @@ class Memory:
         await self.impressions.close()
         if self.store is not None:
             await self.store.close()
-
-
-def nothing(metrics: Metrics) -> Memory:
-    """For who asks without a store."""
-    return Memory(None, metrics, half_life_days=1.0)

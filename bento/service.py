@@ -24,7 +24,7 @@ from bento.answering import Answering
 from bento.app import App
 from bento.body import BODY_S
 from bento.follow import Follower
-from bento.memory import Memory, nothing
+from bento.memory import Memory
 from bento.metrics import Metrics
 from bento.routes import routes
 from bento.settings import MAX_DEADLINE_MS, Settings
@@ -98,7 +98,7 @@ class Recserve:
         """Before any process starts: what cannot be served ends `bentoml serve`, in one line."""
         try:
             settings = Settings.from_environment()
-            start(settings, nothing(Metrics()))
+            start(settings, Memory(None, Metrics()))
             tracing.wanted()
             if settings.keys is not None:
                 Keyring(settings.keys)
@@ -118,8 +118,7 @@ class Recserve:
         APP.obey(settings)
         METRICS.bound.set(settings.max_inflight)
         METRICS.trace(tracing.start())  # before any Answering is made
-        rules = read_release(settings.repository, verify=False).acts
-        self.memory = Memory.open(settings.store, METRICS, half_life_days=rules.half_life_days)
+        self.memory = Memory.open(settings.store, METRICS)
         self.follower = Follower(
             start(settings, self.memory),
             partial(start, settings, self.memory),

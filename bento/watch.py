@@ -17,6 +17,7 @@ import numpy as np
 
 from bento.prometheus import Gauge
 from bento.store import Blocked, Store
+from recommender.acts import ActRules
 from recommender.contract import Array
 from recommender.errors import RecserveError
 from recommender.release import Release
@@ -24,16 +25,17 @@ from recommender.release import Release
 log = logging.getLogger("bentoml.recserve")
 
 PAUSE_S = 0.5
+TICK_S = 600  # votes are decayed to a moment of this grid: between events they stay as they are
 NOTHING = Blocked(frozenset(), 0)
 
 
 class Watch:
     """Of one worker. Without a store nothing is blocked, and trends are the release's own."""
 
-    def __init__(self, store: Store | None, away: Gauge, *, half_life_days: float) -> None:
+    def __init__(self, store: Store | None, away: Gauge) -> None:
         self.blocked = NOTHING
         self.trends: Mapping[str, float] = {}  # item id -> votes; a new mapping when they change
-        self.half_life_days = half_life_days  # of the release that serves
+        self.half_life_days = ActRules().half_life_days  # until a release serves: then its own
         self._away, self._gauge = False, away
         self._told = 0
         self._task = None if store is None else asyncio.create_task(self._run(store))
@@ -49,7 +51,8 @@ class Watch:
         blocked = await store.blocked()
         if self._told == told:
             self.blocked = blocked
-        trends = await store.trends(now=int(time.time()), half_life_days=self.half_life_days)
+        now = int(time.time()) // TICK_S * TICK_S
+        trends = await store.trends(now=now, half_life_days=self.half_life_days)
         if trends != self.trends:
             self.trends = trends
 
