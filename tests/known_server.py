@@ -129,4 +129,4 @@ def right(body: dict[str, Any]) -> dict[str, Any]:
     seen = seen_by(int(body["user_id"].removeprefix("user-")))
     items = [i for i in range(1, ITEMS + 1) if i not in seen][: body["n"]]
     ranked = [{"item_id": f"item-{i}", "score": 1 / (r + 1)} for r, i in enumerate(items)]
-    return {"items": ranked, "fallback": False}
+    return {"items": ranked, "release": 1, "fallback": False}
