@@ -30,7 +30,7 @@ from recommender.errors import RecserveError
 
 log = logging.getLogger("bentoml.recserve")
 
-OUTSIDE = ("/livez", "/readyz")  # BentoML answers them; what comes here is no GET
+OUTSIDE = ("/livez", "/readyz", "/healthz")  # BentoML answers them; what comes here is no GET
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 JSON = b"application/json"
 NOSNIFF = (b"x-content-type-options", b"nosniff")

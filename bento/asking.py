@@ -191,8 +191,9 @@ class Models:
         catalogue are not of one release."""
         item, score = found["item"][0], found["score"][0]
         here = (item != PADDING) & np.isfinite(score)
-        item, score = item[here], score[here]
-        if len(item) and not 0 < item.min() <= item.max() <= self.release.items:
+        if not here.all():
+            item, score = item[here], score[here]
+        if (item.view(np.uint64) > self.release.items).any():  # negative ones are huge then
             raise ReleaseError(
                 f"the model answered with items beyond the catalogue's {self.release.items}",
                 remedy="Serve model and catalogue of the same release.",

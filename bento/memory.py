@@ -39,6 +39,8 @@ class Memory:
         that must be answered by `until` (the loop's clock)."""
         if self.store is None:
             return None
+        if (known := self.store.at_hand(user_id, limit=limit)) is not None:
+            return known
         patience = min(PATIENCE_S, (until - asyncio.get_running_loop().time()) / 2)
         try:
             async with asyncio.timeout(max(patience, 0.0)):

@@ -41,7 +41,7 @@ class Selection:
         only = self.only
         return replace(
             self,
-            exclude=np.concatenate([self.exclude, seen]),
+            exclude=np.concatenate([self.exclude, seen]) if len(self.exclude) else seen,
             only=None if only is None else only[~np.isin(only, seen)],
         )
 
@@ -78,13 +78,17 @@ def select(wanted: Filter, catalogue: Catalogue, blocked: Array) -> Selection:
     if wanted.categories:
         categories = tuple(c for c in wanted.categories if catalogue.known_category(c))
         unknown += [c for c in wanted.categories if not catalogue.known_category(c)]
-    selection = Selection(exclude=exclude, categories=categories, only=None, ignored=())
+    only = None
     if wanted.only is not None:
         only, strange = _indexes(wanted.only, catalogue)
         unknown += strange
-        only = _distinct(only)
-        selection = replace(selection, only=only[selection.allows(only, catalogue)])
-    return replace(selection, ignored=tuple(dict.fromkeys(unknown)))
+    selection = Selection(
+        exclude=exclude, categories=categories, only=None, ignored=tuple(dict.fromkeys(unknown))
+    )
+    if only is None:
+        return selection
+    only = _distinct(only)
+    return replace(selection, only=only[selection.allows(only, catalogue)])
 
 
 def question(
@@ -100,23 +104,28 @@ def question(
         allow_seen = bool(release.details.get("repurchase"))
     if not allow_seen and len(person.seen):
         selection = selection.without(person.seen)
-    ignored = (*selection.ignored, *person.ignored, *unknown)
-    selection = replace(selection, ignored=tuple(dict.fromkeys(ignored)))
-    return replace(narrowed(selection, person.request, release), wishes=wishes)
+    if person.ignored or unknown:
+        ignored = (*selection.ignored, *person.ignored, *unknown)
+        selection = replace(selection, ignored=tuple(dict.fromkeys(ignored)))
+    return narrowed(selection, person.request, release, wishes)
 
 
-def narrowed(selection: Selection, request: Request, release: Release) -> Question:
+def narrowed(
+    selection: Selection, request: Request, release: Release, wishes: Wishes = AS_RANKED
+) -> Question:
     """`request` with what `selection` leaves."""
     exclude, limits = selection.exclude, release.limits
     if len(exclude) > limits.exclude:
         exclude = _distinct(exclude)
+        selection = replace(selection, exclude=exclude)
     mask = None
     if selection.categories is not None:
         mask = release.catalogue.category_mask(selection.categories)
     return Question(
         request=replace(request, exclude=exclude, category_mask=mask),
-        selection=replace(selection, exclude=exclude),
+        selection=selection,
         overflow=exclude[limits.exclude :],
+        wishes=wishes,
     )
 
 

@@ -1,7 +1,7 @@
 """The BentoML service: `bentoml serve` in the repository root finds it through pyproject.toml.
 
-BentoML brings the process, /livez and /readyz; everything else goes to the
-ASGI application mounted in it. What its middleware adds to each request is
+BentoML brings the process, /livez and /readyz; everything else is answered by an ASGI
+application of ours, before BentoML's own routing. What its middleware adds to each request is
 switched off where it can be: access log, metrics and tracing (ours stand in their place).
 Settings come from the environment, see `bento/settings.py`.
 """
@@ -14,14 +14,15 @@ import os
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import bentoml
 from bentoml.exceptions import BentoMLException
 
-from bento import log, tracing
+from bento import head, log, tracing
 from bento.access import Keyring
 from bento.answering import Answering
-from bento.app import App
+from bento.app import OUTSIDE, App
 from bento.body import BODY_S
 from bento.follow import Follower
 from bento.memory import Memory
@@ -36,6 +37,8 @@ from recommender.errors import RecserveError
 from recommender.release import read_release
 from recommender.variants import DEFAULT, SHADOW, Variant
 
+head.use()  # BentoML's worker imports this module before it starts its server
+READS = ("GET", "HEAD")
 METRICS = Metrics()
 APP = App(METRICS)
 
@@ -70,6 +73,27 @@ def _answering(
     )
 
 
+class Ahead:
+    """ASGI middleware: everything but BentoML's own two routes is answered here.
+
+    BentoML puts it behind its other middleware, which costs each request a task, a timer that
+    outlives it and a matched URL; so, as the application starts, it moves in front of them.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._theirs = app
+        self._ours = Traced(APP, METRICS)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            whole = scope["app"]  # Starlette's application, whose stack this is a part of
+            whole.middleware_stack = Ahead(whole.middleware_stack)
+        elif scope["type"] != "http" or not (scope["path"] in OUTSIDE and scope["method"] in READS):
+            await self._ours(scope, receive, send)
+            return
+        await self._theirs(scope, receive, send)
+
+
 def serve(router: Router) -> None:
     """From now on. One assignment: no request sees half of two releases."""
     release = router.default.release
@@ -88,7 +112,6 @@ def serve(router: Router) -> None:
     tracing={"sample_rate": 0.0, "excluded_urls": [".*"]},
     runner_probe={"enabled": False},
 )
-@bentoml.asgi_app(Traced(APP, METRICS), path="/", name="api")
 class Recserve:
     """Recommendations over HTTP from a model that Triton serves."""
 
@@ -145,3 +168,6 @@ class Recserve:
 
     async def __is_ready__(self) -> bool:
         return self.follower.current.ready
+
+
+Recserve.add_asgi_middleware(Ahead)  # type: ignore[attr-defined]

@@ -21,7 +21,7 @@ from typing import Protocol
 
 import numpy as np
 
-from client.tensors import Headers, Triton
+from client.tensors import Headers, Triton, too_late
 from recommender.contract import Array
 from recommender.errors import RecserveError, Unavailable
 
@@ -90,20 +90,21 @@ class Joiner:
         key = (model, version, tuple(array.shape for array in inputs.values()))
         self._waiting.setdefault(key, deque()).append(row)
         self._start_calls()
+        # A bare timer: asyncio.timeout cancels the task, and costs several times as much.
+        timer = loop.call_at(until, self._give_up, row, timeout_s)
         try:
-            async with asyncio.timeout_at(row.until):
-                return await row.answer
-        except TimeoutError as error:
-            raise Unavailable(
-                f"Triton at {self._triton.address} did not answer within {timeout_s:g} s",
-                remedy="Allow more time, or lower the load.",
-            ) from error
+            return await row.answer
+        finally:
+            timer.cancel()
 
     async def close(self) -> None:
         """Ends the calls under way; whoever still waits gets Unavailable at its deadline."""
         for task in self._under_way:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    def _give_up(self, row: _Row, timeout_s: float) -> None:
+        _fail([row], too_late(self._triton.address, timeout_s))
 
     def _start_calls(self) -> None:
         while self._waiting and len(self._under_way) < self._calls:

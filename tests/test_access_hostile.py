@@ -196,6 +196,9 @@ def test_a_body_that_trickles_is_given_up(service: Service) -> None:
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200,  # TLS to a plain port
         b"GET / HTTP/1.1\r\n" + b"X-Filler: " + b"x" * 200_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X-Filler: " + b"x" * 200_000,  # and no end to come
+        b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 20_000 + b"\r\n",
+        b"GET /" + b"x" * 100_000,
         b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
         b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n",
         b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",

@@ -95,6 +95,9 @@ class Store(Protocol):
 
     async def person(self, user_id: str, *, limit: int) -> Person: ...
 
+    def at_hand(self, user_id: str, *, limit: int) -> Person | None:
+        """What `person` would say, where that needs no reading; None where it does."""
+
     async def forget(self, user_id: str, *, now: int) -> int:
         """Erase a user; the number of events erased."""
 

@@ -81,6 +81,9 @@ class RedisStore:
 
         return await self._ask(ask)
 
+    def at_hand(self, user_id: str, *, limit: int) -> Person | None:
+        return None  # other services write, too
+
     async def forget(self, user_id: str, *, now: int) -> int:
         async def ask() -> int:
             return int(await self._run("forget", user_id, self._mark(user_id), now))

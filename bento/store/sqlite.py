@@ -1,7 +1,8 @@
 """The event store in one SQLite file: the default, for one service on one machine.
 
     callers ──▶ writer thread (sqlite_writer.py): group commits
-            ──▶ reader threads, each with a read-only connection of its own
+            ──▶ persons read lately (recent.py)
+                  └─▶ reader threads, each with a read-only connection of its own
 
 Everything acknowledged has been synced to the disk. A second service on the same file is
 refused; other processes may read it, and back it up.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 from bento.store import sqlite_file as file
 from bento.store import sqlite_rows as rows
 from bento.store.base import Blocked, Clicks, Counted, Event, Impression, Keep, Person
+from bento.store.recent import Recent
 from bento.store.sqlite_writer import Writer, closed
 from recommender.errors import MachineError, Unavailable
 
@@ -40,6 +42,8 @@ class SqliteStore:
         self._keep, self._wait_s = keep, wait_s
         self._writer = Writer(self._path)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="event store reader")
+        self._recent = Recent()
+        self._another = False  # a reader has opened another file than before
         self._own = threading.local()  # each reader thread's connection, and whose file it is
         self._open: list[sqlite3.Connection] = []
         try:
@@ -55,17 +59,29 @@ class SqliteStore:
         return self._writer.commits
 
     async def add(self, events: Sequence[Event], *, weights: Mapping[str, float]) -> Counted:
-        return await self._write(lambda db: rows.add(db, events, weights, self._keep))
+        work = partial(rows.add, events=events, weights=weights, keep=self._keep)
+        return await self._write(work, {event.user_id for event in events})
 
     async def person(self, user_id: str, *, limit: int) -> Person:
-        return await self._read(lambda db: rows.person(db, user_id, limit))
+        if (known := self.at_hand(user_id, limit=limit)) is not None:
+            return known
+        ticket = self._recent.reads(user_id)
+        try:
+            person = await self._read(partial(rows.person, user=user_id, limit=limit))
+            self._recent.keep(user_id, limit, person, ticket)
+        finally:
+            self._recent.read(user_id, ticket)
+        return person
+
+    def at_hand(self, user_id: str, *, limit: int) -> Person | None:
+        return self._recent.find(user_id, limit)
 
     async def forget(self, user_id: str, *, now: int) -> int:
         def work(db: sqlite3.Connection) -> int:
             self._writer.scrub = True
             return rows.forget(db, user_id, now)
 
-        return await self._write(work)
+        return await self._write(work, {user_id})
 
     async def trends(self, *, now: int, half_life_days: float) -> Mapping[str, float]:
         read = partial(rows.trends, now=now, half_life=half_life_days)
@@ -101,8 +117,19 @@ class SqliteStore:
             connection.close()
         self._writer.close()  # last, so that its checkpoint empties the log
 
-    async def _write(self, work: Callable[[sqlite3.Connection], Answer]) -> Answer:
-        done: Answer = await self._answer(self._writer.submit(work), self._wait_s)
+    async def _write(
+        self, work: Callable[[sqlite3.Connection], Answer], users: Collection[str] = ()
+    ) -> Answer:
+        """`users` are those of whom something is written."""
+        self._recent.writes(users)
+        try:
+            future = self._writer.submit(work)
+        except Unavailable:
+            self._recent.written(users)
+            raise
+        # Not when the caller stops waiting: the write may still come.
+        future.add_done_callback(lambda _: self._recent.written(users))
+        done: Answer = await self._answer(future, self._wait_s)
         return done
 
     async def _read(
@@ -113,6 +140,9 @@ class SqliteStore:
         except RuntimeError:
             raise closed(self._path) from None
         done: Answer = await self._answer(future, wait_s or self._wait_s)
+        if self._another:
+            self._another = False
+            self._recent.clear()
         return done
 
     async def _answer(self, future: Future[Any], wait_s: float) -> Any:
@@ -120,12 +150,17 @@ class SqliteStore:
             async with asyncio.timeout(wait_s):
                 return await asyncio.wrap_future(future)
         except TimeoutError:
+            self._recent.clear()
             raise Unavailable(
                 f"the event store {self._path} has not answered within {wait_s:g} s",
                 remedy="Check how busy its disk is. Send again: nothing is counted twice.",
             ) from None
         except MachineError as error:  # another has taken the file while ours was away
+            self._recent.clear()
             raise file.unavailable(self._path, error) from error
+        except Unavailable:
+            self._recent.clear()
+            raise
 
     def _reading(self, work: Callable[[sqlite3.Connection], Answer]) -> Answer:
         """In a reader thread: one transaction, hence one state."""
@@ -151,6 +186,7 @@ class SqliteStore:
         self._own.db = file.open_reader(self._path)
         self._open.append(self._own.db)
         self._own.file = identity
+        self._another = True
 
 
 class SqliteReader:
