@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def made_once(name: str, factory: pytest.TempPathFactory, make: Callable[[Path], None]) -> Path:
-    """A folder that the worker who asks first makes and the others wait for, never to be changed."""
+    """A folder that whoever asks first makes and the others wait for; never to be changed."""
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     with folder.with_suffix(".lock").open("w") as lock:
