@@ -11,7 +11,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test pytest test-faults packages promtool lint bench-graph bench-triton bench-diversity bench-overhead bench-gpu constraints configs clean
+.PHONY: install up test pytest test-faults packages promtool lint style types bench-graph bench-triton bench-diversity bench-overhead bench-gpu constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -35,8 +35,8 @@ up: install
 
 # Workers take a file of tests at a time; types and imports are checked meanwhile.
 WORKERS ?= 2
-test: packages install
-	@$(MAKE) --no-print-directory --jobs=2 lint pytest
+test: packages style
+	@$(MAKE) --no-print-directory --jobs=2 types pytest
 
 pytest:
 	env -u MAKEFLAGS -u MFLAGS $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -92,9 +92,13 @@ bench-overhead: install
 bench-gpu: install
 	$(BIN)/python benchmarks/gpu.py --repository $(REPOSITORY) $(if $(DATA),--data $(DATA))
 
-lint: install
+lint: style types
+
+style: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
