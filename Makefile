@@ -11,7 +11,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test test-faults packages promtool lint bench-graph bench-triton bench-diversity bench-overhead bench-generator bench-gpu constraints configs clean
+.PHONY: install up test pytest test-faults packages promtool lint style types bench-graph bench-triton bench-diversity bench-overhead bench-generator bench-gpu constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -33,8 +33,13 @@ $(STAMP): pyproject.toml constraints.txt
 up: install
 	@exec $(BIN)/recserve up --port $(PORT)
 
-test: packages lint
-	$(BIN)/pytest
+# Workers take a file of tests at a time; types and imports are checked meanwhile.
+WORKERS ?= 2
+test: packages style
+	@$(MAKE) --no-print-directory --jobs=2 types pytest
+
+pytest:
+	env -u MAKEFLAGS -u MFLAGS $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # What make test does a few times, hundreds of times: kills, promotions under load; SCALE=0.1: a
 # tenth of them.
@@ -91,9 +96,13 @@ bench-generator: install
 bench-gpu: install
 	$(BIN)/python benchmarks/gpu.py --repository $(REPOSITORY) $(if $(DATA),--data $(DATA))
 
-lint: install
+lint: style types
+
+style: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

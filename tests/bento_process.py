@@ -1,4 +1,5 @@
-"""A real `bentoml serve` on a small release, as a child process that is always stopped."""
+"""A real `bentoml serve` on a small release, as a child process that is always stopped:
+even if the tests are killed, it gets SIGTERM."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ from recommender.release import read_index
 from recommender.stored import SCHEMA
 from recommender.users import Users
 from recommender.verify import sha256
+from serving.processes import die_with_parent
 
 ROOT = Path(__file__).parent.parent
 BENTOML = str(Path(sys.executable).with_name("bentoml"))
@@ -134,6 +136,7 @@ def bentoml_serve(
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=die_with_parent(),
         )
     url = f"http://127.0.0.1:{port}"
     try:

@@ -1,12 +1,16 @@
 """What many tests need once: a small data set with a known answer, a run, a release, both servers.
 
-Every server runs on free ports of 127.0.0.1 and is gone when the session ends.
+Every server runs on free ports of 127.0.0.1 and is gone when the session ends. `make test` runs
+two workers (pytest-xdist), which take a file at a time: each has a session and servers of its own,
+what is trained and exported for many tests they share.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +33,33 @@ from recommender.train import train
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
+# Minutes each: begun first, so that the workers end together.
+LONGEST = (
+    *("test_variants_live", "test_readme", "test_tune_jobs", "test_stack", "test_adapter"),
+    *("test_through", "test_export", "test_killed", "test_backends", "test_triton_loading"),
+    *("test_promotion", "test_tune", "test_access_stack"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        names = {f"{name}.py": place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: names.get(item.path.name, len(names)))
+
+
+def made_once(name: str, factory: pytest.TempPathFactory, make: Callable[[Path], None]) -> Path:
+    """A folder that whoever asks first makes and the others wait for; never to be changed."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            half = folder.with_suffix(".half")
+            make(half)
+            half.rename(folder)
+    return folder
+
+
 QUICK = (
     *("training.epochs=8", "training.batch=16", "encoder.width=32", "training.patience=3"),
     *("mixer.cuts=2", "mixer.cut_epochs=3"),
@@ -50,9 +81,8 @@ def dataset(data_folder: Path) -> Dataset:
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
     """A deep run, trained for seconds: enough to have learned that items follow each other."""
-    folder = tmp_path_factory.mktemp("runs") / "deep"
-    train(dataset, folder, config=config.read("quick", settings=QUICK))
-    return folder
+    settings = config.read("quick", settings=QUICK)
+    return made_once("deep-run", tmp_path_factory, lambda out: train(dataset, out, config=settings))
 
 
 @pytest.fixture(scope="session")
@@ -64,8 +94,11 @@ def run(run_folder: Path) -> Run:
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+    def export(out: Path) -> None:
+        assert publish(run, out) == 1
+
     folder = tmp_path_factory.mktemp("repository") / "model_repository"
-    assert publish(run, folder) == 1
+    shutil.copytree(made_once("deep-repository", tmp_path_factory, export), folder)
     return folder
 
 

@@ -2,18 +2,23 @@
 
 Some are given long before their server starts, so none is given twice in a session, and all
 lie below Linux's ephemeral range (32768 to 60999 as a rule), from which outgoing connections
-and servers on port 0 take theirs.
+and servers on port 0 take theirs. Each worker of pytest-xdist has ports of its own.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from pathlib import Path
 
 RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 LOWEST, EPHEMERAL = 10_000, int(RANGE.read_text().split()[0])
-_left = random.SystemRandom().sample(range(LOWEST, EPHEMERAL), EPHEMERAL - LOWEST)
+NOBODY = {13098, 13199, 13299, 18199, 31300}  # tests name them: nobody answers there
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+_left = [port for port in range(LOWEST + WORKER, EPHEMERAL, WORKERS) if port not in NOBODY]
+random.SystemRandom().shuffle(_left)
 
 
 def free_ports(count: int) -> list[int]:

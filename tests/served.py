@@ -18,6 +18,8 @@ import httpx
 import pytest
 from ports import free_ports
 
+from serving.processes import die_with_parent
+
 ITEMS = 150  # of the synthetic data set
 
 
@@ -44,7 +46,13 @@ def serving(repository: Path, folder: Path) -> Iterator[Stack]:
     log = folder / "serve.log"
     with log.open("w") as out:
         process = subprocess.Popen(
-            command, stdout=out, stderr=out, text=True, cwd=folder, start_new_session=True
+            command,
+            stdout=out,
+            stderr=out,
+            text=True,
+            cwd=folder,
+            start_new_session=True,
+            preexec_fn=die_with_parent(),  # whatever kills the tests, nothing is left running
         )
     url = f"http://127.0.0.1:{port}"
     try:

@@ -25,6 +25,7 @@ from ports import free_ports
 
 from bento import keys
 from recommender.contract import RECOMMENDER_ONNX, Limits
+from serving.processes import die_with_parent
 
 LIMITS = Limits(
     user_features=2, category_words=1, exclude=4, answers=20, length_buckets=(4, 16),
@@ -191,7 +192,7 @@ class Terminal:
         with log.open("wb") as out:
             self.server = subprocess.Popen(
                 ["bash", "-c", f"exec {line} {more}"], cwd=self.folder, env=self.env,
-                stdout=out, stderr=out, start_new_session=True,
+                stdout=out, stderr=out, start_new_session=True, preexec_fn=die_with_parent(),
             )  # fmt: skip
         until = time.monotonic() + 150
         while "is served at" not in log.read_text():

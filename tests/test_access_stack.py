@@ -23,6 +23,7 @@ from client.service import RecserveClient
 from client.trust import pinned
 from recommender.contract import RECOMMENDER_ONNX
 from recommender.errors import BadInput, Denied, Unavailable
+from serving.processes import die_with_parent
 from serving.running import running
 
 FLAGS = ("--http-port", "--grpc-port", "--metrics-port", "--port")
@@ -68,7 +69,7 @@ def served(repository: Path, folder: Path, *more: str, **env: str) -> Iterator[s
     with log.open("w") as out:
         process = subprocess.Popen(
             [*command, *flags, *more], cwd=folder, env={**os.environ, **env},
-            stdout=out, stderr=out, start_new_session=True,
+            stdout=out, stderr=out, start_new_session=True, preexec_fn=die_with_parent(),
         )  # fmt: skip
     try:
         wait_until(lambda: "is served at" in log.read_text(), process, log)

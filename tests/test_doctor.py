@@ -69,6 +69,7 @@ def test_make_install_refuses_a_lacking_machine_before_it_downloads(tmp_path: Pa
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "serving").mkdir()
+    (tmp_path / "serving" / "__init__.py").touch()  # before any other on the path
     text = (ROOT / "serving" / "doctor.py").read_text()
     (tmp_path / "serving" / "doctor.py").write_text(text.replace("(2, 35)", "(99, 0)"))
     done = subprocess.run(

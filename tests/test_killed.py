@@ -67,6 +67,9 @@ def test_a_kill_leaves_one_whole_release_that_serves(
     longest = {"export": seconds_of(repository, *export)}
     longest["promote"] = seconds_of(repository, "releases", "promote", "2", *where)
     rng, ended = random.Random(0), 0
+    # From the moment it has the lock to well after its end, evenly, in parts of the time it takes.
+    moments = [1.2 * kill / (kills - 1) for kill in range(kills)]
+    rng.shuffle(moments)
     with _triton(repository, tmp_path / "triton.log") as serves:
         for kill in range(kills):
             index = read_index(repository)
@@ -76,7 +79,9 @@ def test_a_kill_leaves_one_whole_release_that_serves(
                 other = rng.choice([v for v in index.releases if v != index.serving])
                 what, command = "promote", ("releases", "promote", str(other), *where)
             process, _ = at_work(repository, *command)
-            time.sleep(longest[what] * rng.uniform(0, 1.2))
+            time.sleep(longest[what] * moments[kill])
+            if moments[kill] == max(moments):  # however busy the machine is by now
+                process.wait()
             process.send_signal(signal.SIGKILL)
             ended += process.wait() == 0
             now = read_index(repository)

@@ -15,6 +15,8 @@ import httpx
 import pytest
 from ports import free_ports
 
+from serving.processes import die_with_parent
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(sh|python|)\n(.*?)```", README, re.DOTALL)
@@ -70,7 +72,11 @@ class Shell:
         cwd = self.folder if line.startswith("recserve") else ROOT
         self.servers.append(
             subprocess.Popen(
-                ["bash", "-c", f"exec env {line}"], cwd=cwd, env=self.env, start_new_session=True
+                ["bash", "-c", f"exec env {line}"],
+                cwd=cwd,
+                env=self.env,
+                start_new_session=True,
+                preexec_fn=die_with_parent(),
             )
         )
         until = time.monotonic() + 120

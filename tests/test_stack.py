@@ -19,6 +19,7 @@ from bento_process import write_release
 from ports import free_ports
 
 from recommender.contract import RECOMMENDER_ONNX
+from serving.processes import die_with_parent
 
 FLAGS = ("--http-port", "--grpc-port", "--metrics-port", "--port")
 PORTS = dict(zip(FLAGS, free_ports(4), strict=True))
@@ -57,6 +58,7 @@ class Stack:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=die_with_parent(),
         )
         self.started: list[psutil.Process] = []
         self.before: list[str] = []  # what it said before it served

@@ -8,7 +8,16 @@ import socket
 import numpy as np
 import pytest
 import toy
-from triton_process import MODELS, SCHEMES, assert_equal, at_once, infer, load, three_ports
+from triton_process import (
+    MODELS,
+    SCHEMES,
+    assert_equal,
+    at_once,
+    counted,
+    infer,
+    load,
+    three_ports,
+)
 from tritonclient.grpc import service_pb2
 
 from client.control import Control
@@ -61,7 +70,7 @@ def test_concurrent_requests_are_joined_into_batches(toy_server, model):
         async with Control(toy_server.grpc) as control:
             before = await control.statistics(model, 1)
             await asyncio.gather(*(caller(first) for first in range(32)))
-            after = await control.statistics(model, 1)
+            after = await counted(control, model, before.inferences + 320)
         await client.close()
         return answers, before, after
 

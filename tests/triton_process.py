@@ -101,17 +101,23 @@ def at_once(address, model, batches):
                 for batch, answer in zip(batches, answers, strict=True)
                 if not isinstance(answer, BaseException)
             )
-            after = await control.statistics(model, 1)
-            for _ in range(100):  # an answer comes a moment before it is counted, part by part
-                last = after
-                await asyncio.sleep(0.02)
-                after = await control.statistics(model, 1)
-                if after == last and after.inferences - before.inferences == rows:
-                    break
+            after = await counted(control, model, before.inferences + rows)
         await client.close()
         return answers, after.executions - before.executions
 
     return asyncio.run(run())
+
+
+async def counted(control, model, inferences):
+    """The statistics once that many are counted: an answer comes a moment before, part by part."""
+    after = await control.statistics(model, 1)
+    for _ in range(100):
+        last = after
+        await asyncio.sleep(0.02)
+        after = await control.statistics(model, 1)
+        if after == last and after.inferences == inferences:
+            break
+    return after
 
 
 def controlled(server, action):
