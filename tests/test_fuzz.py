@@ -15,9 +15,8 @@ from typing import Any
 
 import aiohttp
 import httpx
-import psutil
 import pytest
-from bento_process import Service
+from bento_process import Service, worker_of
 from scale import often
 
 CALLERS = 16
@@ -38,7 +37,7 @@ def test_mutated_bodies_are_answered_or_refused_and_nothing_grows(
     described = httpx.get(f"{aside.url}/docs.json").json()
     examples = dict(_examples(described))
     assert examples.keys() == {p for p, o in described["paths"].items() if "post" in o}
-    worker = _worker(aside)
+    worker = worker_of(aside)
     asyncio.run(_send(aside.url, examples, seed=1, count=WARM))
     before = worker.memory_info().rss
     found = asyncio.run(_send(aside.url, examples, seed=2, count=bodies))
@@ -55,17 +54,6 @@ def _examples(described: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
             body = operations["post"].get("requestBody", {"content": {}})
             content = body["content"].get("application/json", {"examples": {}})
             yield path, [one["value"] for one in content["examples"].values()] or [{}]
-
-
-def _worker(service: Service) -> psutil.Process:
-    """The process that answers: of BentoML's, the one with the most memory."""
-    port = f"--port {service.url.rpartition(':')[2]}"
-    (master,) = (
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "bentoml" in (command := " ".join(process.info["cmdline"] or ())) and port in command
-    )
-    return max(master.children(recursive=True), key=lambda p: p.memory_info().rss)
 
 
 async def _send(
