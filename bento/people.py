@@ -47,8 +47,14 @@ def known(release: Release, user_id: str | None, person: Person | None) -> Known
         return trained
     if person.forgotten is not None:
         # Attributes bear no date: what was erased is not asked whether it is old.
-        trained = Known(history=_after(trained.history, person.forgotten))
+        later = trained.history.times > person.forgotten
+        trained = Known(history=_part(trained.history, later))
     return replace(trained, history=_joined(trained.history, live(person.events, release)))
+
+
+def until(history: History, time: int) -> History:
+    """What had happened by `time`."""
+    return _part(history, history.times <= time)
 
 
 def live(events: Sequence[Event], release: Release) -> History:
@@ -77,10 +83,9 @@ def _counting(events: Sequence[Event], release: Release) -> Iterable[Event]:
     yield from counted[-1:]
 
 
-def _after(history: History, time: int) -> History:
-    later = history.times > time
+def _part(history: History, chosen: Array) -> History:
     return History(
-        items=history.items[later], times=history.times[later], weights=history.weights[later]
+        items=history.items[chosen], times=history.times[chosen], weights=history.weights[chosen]
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bento.people import Known
+from bento.people import Known, until
 from bento.postprocess import AS_RANKED, Wishes
 from bento.schemas import Asking, Filter, RankRequest, RecommendRequest, Rules
 from recommender.catalogue import Catalogue
@@ -165,7 +165,10 @@ def _person(asked: Asking, release: Release, known: Known, now: int) -> Person:
     time = min(now if asked.context.time is None else asked.context.time, release.clock)
     ignored: list[str] = []
 
-    history, seen = known.history, known.history.items[::-1]
+    history = known.history
+    if asked.context.time is not None:  # asked as of then: nobody knew what came later
+        history = until(history, asked.context.time)
+    seen = history.items[::-1]
     if asked.history is not None:
         items, unknown = _indexes(asked.history, catalogue)
         history = _untimed(items, time)

@@ -23,12 +23,11 @@ from bento import head, log, tracing
 from bento.access import Keyring
 from bento.answering import Answering
 from bento.app import OUTSIDE, App
-from bento.body import BODY_S
 from bento.follow import Follower
 from bento.memory import Memory
 from bento.metrics import Metrics
 from bento.routes import routes
-from bento.settings import MAX_DEADLINE_MS, Settings
+from bento.settings import Settings
 from bento.store import connect as connect_store
 from bento.tracing import Traced
 from bento.variants import Router
@@ -105,7 +104,6 @@ def serve(router: Router) -> None:
 
 @bentoml.service(
     workers=1,  # requests join into batches inside one process; more processes join less
-    traffic={"timeout": BODY_S + MAX_DEADLINE_MS / 1000 + 1},  # ours come first
     http={"host": "127.0.0.1"},  # a container says --host 0.0.0.0
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},

@@ -16,7 +16,7 @@ from typing import Any
 from bento.store import sqlite_path
 from recommender.errors import BadInput
 
-# The longest deadline a request may ask for. Bento's own time-out must lie above it.
+# The longest deadline a request may ask for.
 MAX_DEADLINE_MS = 2000
 RETIRE_S = MAX_DEADLINE_MS / 1000 + 1.0  # by then every request that had begun has ended
 SCHEMES = ("grpc", "triton+http")

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from weakref import WeakSet
 
 import numpy as np
 
@@ -35,6 +36,7 @@ class Watch:
     def __init__(self, store: Store | None, away: Gauge) -> None:
         self.blocked = NOTHING
         self.trends: Mapping[str, float] = {}  # item id -> votes; a new mapping when they change
+        self.readers: WeakSet[Standing] = WeakSet()  # trends of items they lack are not kept
         self.half_life_days = ActRules().half_life_days  # until a release serves: then its own
         self._away, self._gauge = False, away
         self._told = 0
@@ -51,10 +53,11 @@ class Watch:
         blocked = await store.blocked()
         if self._told == told:
             self.blocked = blocked
-        now = (
-            int(time.time()) // TICK_S + 1
-        ) * TICK_S  # ahead: no vote counts more than its weight
-        trends = await store.trends(now=now, half_life_days=self.half_life_days)
+        # Ahead of now: no vote counts more than its weight.
+        now = (int(time.time()) // TICK_S + 1) * TICK_S
+        votes = await store.trends(now=now, half_life_days=self.half_life_days)
+        readers = tuple(self.readers)
+        trends = {item: n for item, n in votes.items() if any(r.knows(item) for r in readers)}
         if trends != self.trends:
             self.trends = trends
 
@@ -89,6 +92,10 @@ class Standing:
         self._trends: Mapping[str, float] = {}
         self._popularity: Array = self._catalogue.popularity
         self._order: Array = self._catalogue.by_popularity
+        watch.readers.add(self)
+
+    def knows(self, item_id: str) -> bool:
+        return bool(self._catalogue.index(item_id))
 
     @property
     def blocked(self) -> Array:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 from ports import free_ports
 
 from recommender.catalogue import Catalogue
@@ -145,6 +146,17 @@ def bentoml_serve(
             yield Service(url, http, log)
     finally:
         stop(process)
+
+
+def worker_of(service: Service) -> psutil.Process:
+    """The process that answers: of BentoML's, the one with the most memory."""
+    port = f"--port {service.url.rpartition(':')[2]}"
+    (master,) = (
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "bentoml" in (command := " ".join(process.info["cmdline"] or ())) and port in command
+    )
+    return max(master.children(recursive=True), key=lambda p: p.memory_info().rss)
 
 
 def answers(http: httpx.Client, path: str) -> bool:

@@ -8,13 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 from stores import NOW, PATIENT_S, WEIGHTS, event
 
 from bento.store import Event, Store, connect
 
 CLIENTS = 4
+BATCHES_A_RUN = 1_000_000
+ROOT = Path(__file__).parent.parent
+
+
+def writer(url: str, run: int) -> subprocess.Popen[str]:
+    """Start one; those of different runs write different batches."""
+    return subprocess.Popen(
+        [sys.executable, __file__, url, str(run * BATCHES_A_RUN)],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def batch(number: int) -> list[Event]:
@@ -33,7 +47,7 @@ async def client(store: Store, numbers: range) -> None:
 async def main(url: str, first: int) -> None:
     store = connect(url, wait_s=PATIENT_S)
     os.write(1, b"ready\n")
-    last = first + 1_000_000
+    last = first + BATCHES_A_RUN
     await asyncio.gather(*(client(store, range(first + i, last, CLIENTS)) for i in range(CLIENTS)))
 
 

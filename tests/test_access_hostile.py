@@ -23,7 +23,7 @@ LIMITS = Limits(
     max_batch_size=8,
 )  # fmt: skip
 NOBODY = "grpc://127.0.0.1:18199"
-GROWTH = 64_000_000  # bytes of memory that a test may leave behind, of gigabytes sent
+GROWTH = 50_000_000  # bytes of memory that a test may leave behind, of gigabytes sent
 
 
 @pytest.fixture(scope="module")

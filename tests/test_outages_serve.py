@@ -20,6 +20,8 @@ from scale import often
 from served import Stack, serving
 from toy_release import toy_release
 
+from serving.tritonserver import SHM_FLAG
+
 RATE = 100  # requests a second
 BACK_S = 15.0  # until models answer again
 LATE_S = 2.0  # beyond the default deadline of .3 s: a busy test machine
@@ -57,8 +59,10 @@ def processes(stack: Stack, words: str) -> list[psutil.Process]:
 
 @pytest.mark.parametrize("kills", often(1, 10))
 def test_kill_9_of_every_stub_costs_no_request(stack: Stack, kills: int) -> None:
-    """The model's process dies, Triton lives: `recserve serve` loads it again."""
+    """The model's process dies, Triton lives: `recserve serve` loads it again, and nothing of the
+    dead stays in shared memory."""
     killed: set[int] = set()
+    regions = shared_memory(stack)
     with OpenLoop(stack.url, rate=RATE, ask=ask) as loop:
         for _ in range(kills):
             time.sleep(0.5)
@@ -73,6 +77,16 @@ def test_kill_9_of_every_stub_costs_no_request(stack: Stack, kills: int) -> None
     assert Counter(seen.status for seen in loop.seen).keys() == {200}
     assert max(seen.seconds for seen in loop.seen) < 0.3 + LATE_S
     assert killed.isdisjoint(stub.pid for stub in processes(stack, STUB))
+    wait_until(lambda: shared_memory(stack) == regions, seconds=5)
+
+
+def shared_memory(stack: Stack) -> tuple[int, int]:
+    """Regions of its Triton, and their bytes."""
+    (triton,) = processes(stack, SHM_FLAG)
+    (prefix,) = (a.removeprefix(SHM_FLAG) for a in triton.cmdline() if a.startswith(SHM_FLAG))
+    sizes = [path.stat().st_size for path in Path("/dev/shm").glob(f"{prefix}*")]
+    assert sizes
+    return len(sizes), sum(sizes)
 
 
 @pytest.mark.parametrize("kills", often(1, 10))

@@ -10,6 +10,8 @@ import toy
 from bento_process import CLOCK, write_release
 
 from bento.people import known, live
+from bento.preprocess import question
+from bento.schemas import Context, RecommendRequest
 from bento.store import Event, Person
 from recommender.acts import ActRules
 from recommender.contract import RECOMMENDER_ONNX
@@ -86,3 +88,21 @@ def test_the_same_act_at_once_counts_once(release: Release, burst: int, kept: li
              event("i4", NOW + 92)]  # fmt: skip
     history = live(heard, dataclasses.replace(release, acts=rules))
     assert history.items.tolist() == kept
+
+
+def test_what_came_after_the_moment_that_is_asked_for_is_neither_read_nor_seen(
+    release: Release,
+) -> None:
+    later = person(event("i50", NOW), event("i60", NOW + 100))
+    everything = known(release, "reader", later)
+
+    def asked(at: int | None) -> tuple[list[int], list[int]]:
+        body = RecommendRequest(user_id="reader", context=Context(time=at))
+        nothing = np.zeros(0, np.int64)
+        found = question(body, release, everything, nothing, now=NOW + 200)
+        return found.request.history.items.tolist(), sorted(found.selection.exclude.tolist())
+
+    assert asked(None) == ([*range(1, 11), 50, 60], [*range(1, 11), 50, 60])
+    assert asked(NOW) == ([*range(1, 11), 50], [*range(1, 11), 50])
+    assert asked(CLOCK - 8) == ([1, 2, 3], [1, 2, 3])
+    assert asked(1) == ([], [])

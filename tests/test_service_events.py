@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sqlite3
 import subprocess
@@ -23,6 +24,7 @@ from bento_process import (
     wait_until,
 )
 from scale import often
+from stores import redis_server
 from toy_release import returning
 from triton_process import Returning
 
@@ -178,21 +180,39 @@ def test_the_client_speaks_of_events_in_types(service: Service) -> None:
 
 
 def test_impressions_and_clicks_are_counted_by_variant_and_release(service: Service) -> None:
-    answer = service.recommend(user_id="gus", n=4)
-    send(service, act("gus", ids(answer)[1], request_id=answer["request_id"]))
+    store = next(p for p in service.log.parent.glob("events.db"))
+    assert_counted(service, f"sqlite:///{store}")
 
-    def clicked() -> bool:
-        store = next(p for p in service.log.parent.glob("events.db"))
-        command = ["click-through", "--store", f"sqlite:///{store}", "--json"]
+
+def test_they_are_through_redis_too(triton: Returning, tmp_path: Path) -> None:
+    with redis_server(tmp_path / "redis") as redis:
+        given = variables(triton, tmp_path) | {"RECSERVE_STORE": redis.url}
+        with bentoml_serve(tmp_path, given) as running:
+            wait_until(lambda: answers(running.http, "/readyz"))
+            assert_counted(running, redis.url, alone=True)
+
+
+def assert_counted(service: Service, store: str, *, alone: bool = False) -> None:
+    """An answer with one of its items clicked; `alone`: nothing else has happened."""
+    answer = service.recommend(user_id="gus", n=4)
+    clicked = ids(answer)[1]
+    send(service, act("gus", clicked, request_id=answer["request_id"]), act("gus", "i99"))
+
+    def counted() -> bool:
+        command = ["click-through", "--store", store, "--json"]
         done = subprocess.run(
             [sys.executable, "-m", "serving.cli", *command],
             capture_output=True,
             text=True,
             check=True,
         )
-        return '"clicks": 0' not in done.stdout and '"clicks"' in done.stdout
+        rows = json.loads(done.stdout)
+        if alone:
+            wanted = {"variant": "default", "release": 1, "answers": 1, "impressions": 4}
+            return rows != [] and rows[0].items() >= (wanted | {"clicks": 1}).items()
+        return any(row["clicks"] for row in rows)
 
-    wait_until(clicked, seconds=10)
+    wait_until(counted, seconds=20)
 
 
 # From here on the store, or the service, goes away.

@@ -248,8 +248,8 @@ def test_where_the_time_is_too_short_for_reasons_the_answer_comes_without(
         answer = bento.recommend(user_id=USERS[0], n=10, explain=True, deadline_ms=deadline)
         assert len(answer.items) == 10
         explained = all(item.reason is not None for item in answer.items)
-        assert ("explanations" not in answer.notes) is explained
-        assert set(answer.notes) <= {"store", "explanations"}  # the store, on a busy machine
+        assert ("explanations" in answer.notes) is not explained
+        assert set(answer.notes) <= {"store", "explanations"}  # 1 ms is short for a store, too
 
 
 # Pages

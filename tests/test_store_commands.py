@@ -14,10 +14,9 @@ import pytest
 from data_folders import events as rows
 from data_folders import history, items
 from data_folders import write as write_folder
-from store_writer import batch
+from store_writer import batch, writer
 from stores import NOW, WEIGHTS, RedisServer, event, opened, redis_server
 from test_cli import recserve
-from test_store_faults import writer
 
 from bento.store import Impression, backup, connect, reading, restore
 from recommender.data.dataset import load
