@@ -21,7 +21,7 @@ from bento_process import Service, answers, bentoml_serve, wait_until
 from callers import OpenLoop, Seen
 from scale import often
 from toy_release import returning
-from triton_process import Returning, leftovers, stubs_of
+from triton_process import Returning, assert_ended, leftovers, stubs_of
 
 from client.control import Control
 from export.serving_config import ServingConfig
@@ -111,20 +111,20 @@ def test_a_triton_that_hangs_under_load_costs_few_requests_their_time(
     assert sorted(s.seconds for s in waited)[len(waited) // 2] < DEADLINE_S / 2
 
 
-@pytest.mark.parametrize(("stops", "margin_s"), [(1, 1.0), *often(5, 20, 0.05)])
+@pytest.mark.parametrize("stops", often(1, 20))
 def test_sigterm_of_triton_under_load_costs_no_request(
-    service: Service, triton: Returning, stops: int, margin_s: float
+    service: Service, triton: Returning, stops: int
 ) -> None:
     with OpenLoop(service.url, rate=RATE, ask=ask) as loop:
         for _ in range(stops):
             time.sleep(0.5)
             triton.process.terminate()
-            assert triton.process.wait(tritonserver.EXIT_TIMEOUT_S + 2) == 0
-            assert not leftovers(triton)
+            assert_ended(triton.process, triton.log)
+            wait_until(lambda: not leftovers(triton), seconds=10)
             time.sleep(0.5)
             triton.start()
             wait_until(lambda: model_answers(service), seconds=BACK_S)
-    assert_kept(loop.seen, margin_s)
+    assert_kept(loop.seen, 1.0)
     assert any(seen.body["fallback"] for seen in loop.seen)
 
 

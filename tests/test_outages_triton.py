@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import toy
-from triton_process import assert_equal, three_ports
+from triton_process import assert_ended, assert_equal, three_ports
 
 from client.tensors import connect
 from export.serving_config import ServingConfig
@@ -62,7 +62,7 @@ def test_sigterm_answers_the_hundred_that_are_in_flight(tmp_path: Path) -> None:
     try:
         tritonserver.load_release(release, ports, process=process, log=log)
         found = asyncio.run(act())
-        assert process.wait(tritonserver.EXIT_TIMEOUT_S + 2) == 0
+        assert_ended(process, log)
     finally:
         tritonserver.stop(process)
     for answer, arrays in zip(found, batches, strict=True):
