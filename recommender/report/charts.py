@@ -174,7 +174,9 @@ def intervals(
 
 
 def _interval(one: Series, label: str, p: Point, x: _Scale, y: float, difference: bool) -> Node:
-    value = f"{p.mean:+.4f}".replace("-", "−") if difference else f"{p.mean:.3f}"
+    value = f"{p.mean:.3f}" if abs(p.mean) < 10 else f"{p.mean:,.1f}"
+    if difference:
+        value = f"{p.mean:+.4f}".replace("-", "−")
     tip = ", ".join(name for name in (one.name, label) if name)
     return e(
         "g",
