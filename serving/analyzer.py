@@ -15,8 +15,9 @@ import json
 import time
 from pathlib import Path
 
-from client.load.questions import questions
-from recommender.features import tensors
+import numpy as np
+
+from recommender.features import Request, tensors
 from recommender.release import Release
 
 REQUESTS, CONFIG = "requests.json", "model-analyzer.yaml"
@@ -43,16 +44,29 @@ def write_analyzer(
 
 
 def steps(release: Release, count: int) -> list[dict[str, dict[str, object]]]:
-    """Up to `count` users' questions, each tensor without the batch dimension."""
-    now = int(time.time())
-    asked = questions(release, excludes=release.limits.exclude, now=now, seed=0)[:count]
+    """Of up to `count` users, each tensor without the batch dimension."""
+    rows = np.random.default_rng(0).permutation(len(release.users))[:count]
+    asked = (_request(release, int(row), int(time.time())) for row in rows)
     return [
         {
             name: {"content": array[0].tolist(), "shape": list(array.shape[1:])}
-            for name, array in tensors([question.request], release.limits).items()
+            for name, array in tensors([request], release.limits).items()
         }
-        for question in asked
+        for request in asked
     ]
+
+
+def _request(release: Release, row: int, now: int) -> Request:
+    """What the service asks for that user: the newest that were seen are excluded."""
+    users = release.users
+    history = users.history(row)
+    seen = list(dict.fromkeys(history.items[::-1].tolist()))[: release.limits.exclude]
+    return Request(
+        history=history,
+        request_time=now,
+        user_features=users.features[row],
+        exclude=np.asarray(seen, np.int64),
+    )
 
 
 def config_text(

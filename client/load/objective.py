@@ -1,4 +1,4 @@
-"""`p99=25ms` -> an objective; a report -> what it reached; and the highest rate that holds them all.
+"""`p99=25ms` -> an objective; a report -> what it reached; the highest rate that holds them all.
 
     a closed loop   what the target can do at most: where to begin
     bracket         up or down by halves, until a rate holds and a higher one does not
@@ -235,7 +235,14 @@ class Search:
         """Another schedule each time, or a run would only repeat the one before it."""
         seed = self._plan.seed + len(self._trials)
         pace = Arrivals(kind="poisson", rate=rate, duration_s=seconds)
-        plan = replace(self._plan, arrivals=pace, requests=None, duration_s=None, seed=seed)
+        plan = replace(
+            self._plan,
+            arrivals=pace,
+            requests=None,
+            duration_s=None,
+            warm_up_s=min(self._plan.warm_up_s, seconds / 10),
+            seed=seed,
+        )
         report = await self._ask(plan)
         held = not report.behind and holds(self._stated, report)
         trial = Trial(rate=rate, report=report, held=held, last=last)
