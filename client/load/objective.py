@@ -20,7 +20,7 @@ from typing import Literal, get_args
 from client.load.arrivals import Arrivals
 from client.load.plan import Plan
 from client.load.report import Report
-from recommender.errors import BadInput, Unavailable
+from recommender.errors import BadInput, MachineError, Unavailable
 
 Name = Literal["p50", "p95", "p99", "errors", "refused"]
 NAMES: tuple[Name, ...] = get_args(Name)
@@ -215,14 +215,21 @@ class Search:
                 rate *= FACTOR
             return rate, rate * FACTOR
         while rate > LOWEST:
+            if self._behind(rate):
+                raise MachineError(
+                    f"the load generator could not keep up with {rate:,.0f} requests/s: "
+                    f"{self._trials[-1].report.why_behind}",
+                    remedy="Measure on a quieter machine, from another one, or with --processes.",
+                )
             above, rate = rate, max(rate / FACTOR, LOWEST)
             if await self._confirmed(rate):
                 return rate, above
         return 0.0, rate
 
     def _behind(self, rate: float) -> bool:
-        """Was it the generator that could not, whenever this rate was asked for?"""
-        return all(trial.report.behind for trial in self._trials if trial.rate == rate)
+        """Did it miss for want of a generator, whenever this rate was asked for? (A lateness of
+        its own only adds to latency: what holds in spite of it, holds.)"""
+        return all(t.report.behind and not t.held for t in self._trials if t.rate == rate)
 
     async def _confirmed(self, rate: float) -> bool:
         seconds = min(max(self._trial_s, TELLING / rate), self._last_s)
@@ -244,12 +251,12 @@ class Search:
             seed=seed,
         )
         report = await self._ask(plan)
-        held = not report.behind and holds(self._stated, report)
+        held = holds(self._stated, report)
         trial = Trial(rate=rate, report=report, held=held, last=last)
         self._trials.append(trial)
         seen = ", ".join(
             f"{one.name} {one.shown(one.seen(report))}" for one in self._stated if one.limit
         )
-        verdict = report.why_behind if report.behind else "holds" if held else "missed"
+        verdict = "holds" if held else report.why_behind or "missed"
         self._say(f"{rate:,.1f}/s for {seconds:.0f} s: {seen}: {verdict}")
         return trial

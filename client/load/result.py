@@ -65,13 +65,11 @@ class Result:
         run meanwhile succeeded."""
         if self.compare is not None:
             return self.compare.passed
-        if self.report is None or self.report.behind:
-            return False
         if self.during is not None and self.during.command.code:
             return False
-        if self.verdicts:
+        if self.verdicts:  # what holds although the generator itself was late, holds
             return all(verdict.held for verdict in self.verdicts)
-        return self.report.passed
+        return self.report is not None and self.report.passed
 
     def to_json(self) -> dict[str, Any]:
         """The report's own fields at the top, the rest beside them."""

@@ -61,7 +61,7 @@ def search(found: Found) -> Node:
 
 
 def _verdict(held: bool, behind: bool) -> Node:
-    if behind:
+    if behind and not held:
         return e("td", "no measurement", class_="note")
     return e("td", "holds" if held else "missed", class_="good" if held else "bad")
 
