@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -63,9 +64,9 @@ def _lines(table: Mapping[str, Any]) -> str:
 
 @contextmanager
 def serving(release: Release, choice: Choice, folder: Path) -> Iterator[Plan]:
-    """Whom to ask: Bento of a stack of its own, in `folder`. Raises Unavailable where it does not
-    start; it is gone afterwards."""
-    folder.mkdir(parents=True)
+    """Whom to ask: Bento of a stack of its own, below `folder`. Raises Unavailable where it does
+    not start; it is gone afterwards."""
+    folder = Path(tempfile.mkdtemp(dir=folder))
     copy = folder / "model_repository"
     shutil.copytree(
         release.repository, copy, copy_function=_linked, ignore=shutil.ignore_patterns(*MADE)

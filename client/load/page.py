@@ -32,7 +32,7 @@ def page(result: Result) -> str:
         _time(report, result.during) if report else None,
         _shares("By endpoint", "endpoint", report.by) if report else None,
         _shares("By length of the history", "history, up to", report.lengths) if report else None,
-        _rest(result) if report else None,
+        _rest(result),
     )
 
 
@@ -200,21 +200,27 @@ def _shares(
 
 
 def _rest(result: Result) -> Node:
+    made = e("p", f"{result.machine}, {result.at}.", class_="soft")
     report = result.report
-    assert report is not None
+    if report is None:
+        return e("section", made)
     faults: list[Row] = [
         *([kind, f"{count:,}", "refused"] for kind, count in report.refused.items()),
         *([kind, f"{count:,}", "no answer"] for kind, count in report.errors.items()),
         *([kind, f"{count:,}", "wrong answer"] for kind, count in report.wrong.items()),
     ]
-    lag = ", ".join(f"{name} {ms(late)}" for name, late in report.lag_ms.items())
     return e(
         "section",
         e("h2", "What else was seen"),
         table(["fault", "requests", ""], faults) if faults else
         e("p", "No request was refused, and none went without a right answer."),
         e("p", result.cost.said()) if result.cost else None,
-        e("p", f"The generator: {report.processes} process(es), {report.cpu_s:.1f} s of CPU time; "
-               f"it sent late by {lag}." if lag else "The generator sent nothing."),
-        e("p", f"{result.machine}, {result.at}.", class_="soft"),
+        e("p", _generator(report)),
+        made,
     )  # fmt: skip
+
+
+def _generator(report: Report) -> str:
+    late = ", ".join(f"{name} {ms(value)}" for name, value in report.lag_ms.items())
+    processes = "one process" if report.processes == 1 else f"{report.processes} processes"
+    return f"The generator: {processes}, {report.cpu_s:.1f} s of CPU time; it sent late by {late}."

@@ -36,7 +36,7 @@ def search(found: Found) -> Node:
         for trial in found.trials
         if trial.report.latency_ms
     ]
-    chart = dots("p99 by rate", marks, axis="requests/s due", log=True, log_y=True)
+    chart = dots("p99 by rate", marks, axis="requests/s due", log_y=True)
     rows: list[Row] = [
         [
             f"{trial.rate:,.1f}",
@@ -53,7 +53,7 @@ def search(found: Found) -> Node:
         "section",
         e("h2", "The search"),
         e("p", found.said()),
-        e("div", figure("p99 of every run", chart, "ms by rate, both by factors"),
+        e("div", figure("p99 of every run", chart, "ms, by factors"),
           class_="charts") if marks else None,
         legend([(_HELD, "holds"), (_MISSED, "missed"), (_LAST, "the long run at the end")]),
         details(f"All {len(found.trials)} runs", table(header, rows)),
