@@ -11,7 +11,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test test-faults packages promtool lint bench-graph bench-triton bench-diversity bench-overhead bench-gpu constraints configs clean
+.PHONY: install up test test-faults packages promtool lint bench-graph bench-triton bench-diversity bench-overhead bench-generator bench-gpu constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -82,6 +82,10 @@ bench-diversity: install
 # What the service adds to Triton's own time, for one caller.
 bench-overhead: install
 	$(BIN)/python benchmarks/overhead.py $(REPOSITORY)
+
+# What the load generator itself can do, and how right it is.
+bench-generator: install
+	$(BIN)/python benchmarks/generator.py
 
 # On a machine with a CUDA GPU: writes docs/benchmarks-gpu.md. DATA: train on it, too.
 bench-gpu: install
