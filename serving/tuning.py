@@ -26,11 +26,12 @@ from client.load.objective import Objective, holds
 from client.load.plan import Plan
 from client.load.report import Report
 from export.serving_config import ServingConfig
+from recommender.errors import MachineError
 
 STEPS = (1.25, 1.25, 1.15, 1.15, 1.1, 1.1, 1.07, 1.07)  # of a staircase, a round each
 ONCE_MORE = (*STEPS, *STEPS[-1:] * 8)  # of the last duel
 COUNTED = 0.5  # of its rounds, the last: their rates are averaged
-WORTH = 1.05  # times the rate: less is not told apart from chance
+WORTH = 1.1  # times the rate: less can be the luck of one run, which is a step up instead of down
 FIRST = 0.5  # of what a closed loop reached: the first staircase's first step
 
 Ask = Callable[[Plan], Awaitable[Report]]
@@ -71,15 +72,19 @@ class Staircase:
 
     rate: float
     rates: list[float] = field(default_factory=list)  # after each round
+    held: int = 0  # rounds
 
     def step(self, held: bool) -> None:
+        self.held += held
         by = ONCE_MORE[min(len(self.rates), len(ONCE_MORE) - 1)]
         self.rate = self.rate * by if held else self.rate / by
         self.rates.append(self.rate)
 
     @property
     def reached(self) -> float:
-        """Geometric mean of the last rounds."""
+        """Geometric mean of the last rounds; 0 where no round held."""
+        if not self.held:
+            return 0.0
         last = self.rates[-math.ceil(COUNTED * len(self.rates)) :]
         return math.exp(statistics.fmean(map(math.log, last)))
 
@@ -149,7 +154,7 @@ class Search:
                 seen.add(challenger)
                 other = self._side(challenger, all_of_them)
                 duels.append(duel := await self._duel(best, other, rate, len(STEPS)))
-                rate = max(duel.best_rate, duel.challenger_rate if duel.won else 0.0)
+                rate = (duel.challenger_rate if duel.won else duel.best_rate) or rate
                 best, loser = (other, best) if duel.won else (best, other)
                 loser.running.close()
             last = None
@@ -166,10 +171,16 @@ class Search:
 
     async def _alone(self, side: _Side) -> float:
         """What the base holds, about: where the first duel begins."""
-        closed = await self._ask(replace(side.plan, arrivals=None, duration_s=self._run_s))
+        closed = await self._ask(replace(side.plan, requests=None, duration_s=self._run_s))
         stairs = Staircase(rate=max(FIRST * closed.throughput, 1.0))
         for _ in STEPS:
             stairs.step(await self._held(side, stairs.rate))
+        if not stairs.held:
+            raise MachineError(
+                f"{' and '.join(map(str, self._stated))} did not hold at {stairs.rates[-1]:,.0f} "
+                "requests/s, nor above",
+                remedy="State an objective that the machine can hold, or let it be quieter.",
+            )
         self._say(f"as it is: {stairs.reached:,.0f} requests/s")
         return stairs.reached
 
@@ -195,7 +206,7 @@ class Search:
     async def _held(self, side: _Side, rate: float) -> bool:
         self._runs += 1
         pace = Arrivals(kind="poisson", rate=rate, duration_s=self._run_s)
-        plan = replace(side.plan, arrivals=pace, duration_s=None, seed=self._runs)
+        plan = replace(side.plan, arrivals=pace, requests=None, seed=self._runs)
         report = await self._ask(plan)
         return not report.behind and holds(self._stated, report)
 
