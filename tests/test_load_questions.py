@@ -176,7 +176,13 @@ def test_a_mix_that_makes_no_sense_is_refused(folder: Path) -> None:
 def test_the_service_answers_the_whole_mix_rightly(stack: Stack, aside: Service) -> None:
     for inline in (False, True):
         found = load(
-            aside.url, stack.repository, requests=300, mix=EVERYTHING, zipf=0.9, inline=inline
+            aside.url,
+            stack.repository,
+            requests=300,
+            concurrency=2,
+            mix=EVERYTHING,
+            zipf=0.9,
+            inline=inline,
         )
         assert (found.errors, found.wrong) == ({}, {})
         assert found.right == found.requests == 300

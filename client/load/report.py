@@ -54,7 +54,7 @@ class Second:
 @dataclass(frozen=True, kw_only=True)
 class Report:
     target: str
-    release: int  # that served when the run began
+    release: int  # that serves, as the repository says
     releases: Mapping[int, int]  # answers by the release they name
     concurrency: int | None  # callers of a closed loop
     offered_rate: float | None  # requests a second of an open loop
