@@ -76,6 +76,7 @@ class Answering:
             self.triton,
             probed=self._default_model,
             patience_s=self.settings.deadline_ms / 2000,
+            calls=self.settings.triton_calls,
             traced=self.metrics.tracing,
         )
         self.metrics.joiners.add(self._models.joiner)

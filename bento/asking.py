@@ -64,13 +64,17 @@ class Models:
         *,
         probed: str,
         patience_s: float,
+        calls: int = 2,
         traced: Traced | None = None,
     ) -> None:
         """`probed` is the model that is asked whether Triton answers again; a request that had
-        less than `patience_s` says nothing of Triton when it comes too late."""
+        less than `patience_s` says nothing of Triton when it comes too late. At most `calls` are
+        under way at once."""
         self.release, self._triton = release, triton
         self._probed, self._patience_s = probed, patience_s
-        self.joiner = Joiner(triton, max_rows=release.limits.max_batch_size, traced=traced)
+        self.joiner = Joiner(
+            triton, max_rows=release.limits.max_batch_size, calls=calls, traced=traced
+        )
         self.breaker = Breaker(self._probe)
         self._of = {kind_of(model): model for model in release.models}
 

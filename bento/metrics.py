@@ -135,7 +135,7 @@ class Metrics:
 
         asked("waiting_rows", "Requests that wait for a call of Triton to leave in.",
               lambda: sum(joiner.waiting for joiner in self.joiners))  # fmt: skip
-        asked("triton_calls", "Calls of Triton under way; each joiner has at most two.",
+        asked("triton_calls", "Calls of Triton under way; RECSERVE_TRITON_CALLS a joiner at most.",
               lambda: sum(joiner.under_way for joiner in self.joiners))  # fmt: skip
         asked("breaker_open", "Open circuit breakers: Triton is not asked for now.",
               lambda: sum(breaker.open for breaker in self.breakers))  # fmt: skip

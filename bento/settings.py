@@ -30,6 +30,7 @@ class Settings:
     repository: Path = Path("model_repository")  # RECSERVE_REPOSITORY
     triton: str = "grpc://127.0.0.1:8001"  # RECSERVE_TRITON
     deadline_ms: int = 300  # RECSERVE_DEADLINE_MS, of requests that name none
+    triton_calls: int = 2  # RECSERVE_TRITON_CALLS, under way at once; what comes meanwhile joins
     model: str | None = None  # RECSERVE_MODEL; None = the release's first model
     store: str | None = None  # RECSERVE_STORE, sqlite:///path or redis://...; None = no events
     keys: Path | None = None  # RECSERVE_KEYS, the file of API keys; None = none is needed
@@ -103,6 +104,12 @@ def _count(name: str, text: str) -> int:
     return int(text)
 
 
+def _calls(name: str, text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise _refused(name, text, "Set it to a whole number from 1 to 64.")
+    return int(text)
+
+
 def _rate(name: str, text: str) -> float:
     if not re.fullmatch(r"\d+(\.\d+)?", text) or not 0.001 <= float(text) <= 100_000:
         raise _refused(name, text, "Set it to requests a second, from 0.001 to 100000.")
@@ -138,6 +145,7 @@ PARSERS: Mapping[str, Parser] = {
     "repository": _path,
     "triton": _address,
     "deadline_ms": _deadline,
+    "triton_calls": _calls,
     "model": _text,
     "store": _store,
     "keys": _path,

@@ -22,6 +22,7 @@ from serving.commands import explain as explaining  # explain() below is of erro
 from serving.commands import keys as access
 from serving.commands import store as events
 from serving.commands import tune as tuning
+from serving.commands import tune_serving as tuning_serving
 from serving.commands import variants as beside
 
 app = typer.Typer(
@@ -54,6 +55,7 @@ app.command()(events.backup)
 app.command()(events.restore)
 app.command()(events.click_through)
 app.command()(load.load)
+app.command()(tuning_serving.tune_serving)
 
 
 def _print_version(wanted: bool) -> None:

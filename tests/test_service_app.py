@@ -97,6 +97,8 @@ def test_settings_come_from_the_environment() -> None:
         ("RECSERVE_DEADLINE_MS", "0"),
         ("RECSERVE_DEADLINE_MS", "1e3"),
         ("RECSERVE_DEADLINE_MS", "60000"),
+        ("RECSERVE_TRITON_CALLS", "0"),
+        ("RECSERVE_TRITON_CALLS", "65"),
     ],
 )
 def test_a_bad_setting_is_refused_naming_the_variable(variable: str, value: str) -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -49,6 +50,7 @@ class Progress:
 
 
 Watch = Callable[[Progress], None]
+Begun = Callable[[float], None]
 
 
 async def run(plan: Plan, *, progress: Watch | None = None) -> Report:
@@ -56,20 +58,30 @@ async def run(plan: Plan, *, progress: Watch | None = None) -> Report:
     return report(plan, await measure(plan, progress=progress))
 
 
-async def measure(plan: Plan, *, progress: Watch | None = None) -> Rows:
-    """What `run` reports of, as it was recorded."""
+async def measure(
+    plan: Plan, *, progress: Watch | None = None, begun: Begun = lambda _: None
+) -> Rows:
+    """What `run` reports of, as it was recorded. `begun` hears, when all is ready, at which
+    instant of time.perf_counter() what is measured begins."""
     tell = _Added(progress).tell if progress is not None else lambda _: None
     if plan.processes == 1:
-        return await generate(plan, 0, _now, tell)
+        return await generate(plan, 0, partial(_now, plan, begun), tell)
     with _processes(plan) as generators:
         ready = asyncio.Barrier(plan.processes)
-        start: list[float] = []
+        start = cache(lambda: _at_once(plan, begun))
         work = (_followed(generator, ready, start, tell) for generator in generators)
         return merged(await asyncio.gather(*work))
 
 
-async def _now() -> float:
-    return time.perf_counter()
+async def _now(plan: Plan, begun: Begun) -> float:
+    return _at_once(plan, begun, ahead_s=0.0)
+
+
+def _at_once(plan: Plan, begun: Begun, ahead_s: float = AHEAD_S) -> float:
+    """The start; only an open loop warms up behind it."""
+    start = time.perf_counter() + ahead_s
+    begun(start + (plan.warm_up_s if plan.arrivals else 0.0))
+    return start
 
 
 class _Added:
@@ -123,7 +135,7 @@ READY = "ready"
 
 
 async def _followed(
-    generator: _Generator, ready: asyncio.Barrier, start: list[float], tell: Tell
+    generator: _Generator, ready: asyncio.Barrier, start: Callable[[], float], tell: Tell
 ) -> Rows:
     """Its rows. Raises what it raised, or MachineError where it died."""
     while True:
@@ -131,8 +143,7 @@ async def _followed(
             message = await asyncio.to_thread(generator.pipe.recv)
             if message == READY:
                 await ready.wait()
-                start.append(time.perf_counter() + AHEAD_S)
-                generator.pipe.send(start[0])
+                generator.pipe.send(start())
         except (EOFError, ConnectionError):
             raise MachineError(
                 f"a process of the load generator ended (exit code {generator.process.exitcode})",

@@ -29,6 +29,8 @@ class Point:
     high: float
 
     def text(self, sign: str = "") -> str:
+        if self.low == self.high:
+            return f"{self.mean:{sign}.4g}"
         return f"{self.mean:{sign}.4f}, 95% interval {self.low:{sign}.4f} to {self.high:{sign}.4f}"
 
 
@@ -41,6 +43,41 @@ class Series:
     colour: int = 0
 
 
+@dataclass(frozen=True)
+class _Axis:
+    """Values -> 0 to 1; by factors with `log`."""
+
+    ticks: Sequence[float]
+    log: bool = False
+
+    @classmethod
+    def of(cls, low: float, high: float, most: int, *, log: bool = False) -> _Axis:
+        return cls(_factors(low, high, most) if log else _ticks(low, high, most), log)
+
+    def share(self, value: float) -> float:
+        first, last, value = self.ticks[0], self.ticks[-1], max(value, self.ticks[0])
+        if self.log:
+            first, last, value = math.log(first), math.log(last), math.log(value)
+        return (value - first) / (last - first)
+
+
+def _up(axis: _Axis) -> tuple[_Scale, list[Node]]:
+    """Of the vertical axis of a chart: where a value lies, and the grid."""
+
+    def y(value: float) -> float:
+        return HEIGHT - BOTTOM - axis.share(value) * (HEIGHT - BOTTOM - TOP)
+
+    grid = [
+        part
+        for tick in axis.ticks
+        for part in (
+            e("line", x1=LEFT, x2=WIDTH - SIDE, y1=y(tick), y2=y(tick), class_="grid"),
+            e("text", _number(tick), x=LEFT - 5, y=y(tick) + 4, text_anchor="end"),
+        )
+    ]
+    return y, grid
+
+
 def lines(
     title: str,
     labels: Sequence[str],
@@ -48,36 +85,26 @@ def lines(
     *,
     axis: str,
     from_zero: bool = True,
-    chosen: int | None = None,
+    log: bool = False,
+    marked: Sequence[int] = (),
 ) -> Node:
-    """Values over the evenly spaced `labels`; `chosen` is marked as the one taken."""
+    """Values over the evenly spaced `labels`; a dashed line at those `marked`. With `log` (all
+    values above 0) they go up by factors."""
     known = [p for one in series for p in one.points if p is not None]
-    low = 0.0 if from_zero else min(p.low for p in known)
-    ticks = _ticks(low, max(p.high for p in known), 5)
+    low = 0.0 if from_zero and not log else min(p.low for p in known)
+    y, parts = _up(_Axis.of(low, max(p.high for p in known), 5, log=log))
     across = (WIDTH - LEFT - 12) / max(1, len(labels) - 1)
 
     def x(i: int) -> float:
         return LEFT + i * across
 
-    def y(value: float) -> float:
-        share = (value - ticks[0]) / (ticks[-1] - ticks[0])
-        return HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
-
-    parts = []
-    for tick in ticks:
-        at = y(tick)
-        parts += [
-            e("line", x1=LEFT, x2=WIDTH - SIDE, y1=at, y2=at, class_="grid"),
-            e("text", _number(tick), x=LEFT - 5, y=at + 4, text_anchor="end"),
-        ]
     every = -(-len(labels) // 8)  # as many labels as fit
     for i in range(0, len(labels), every):
         parts.append(e("text", labels[i], x=x(i), y=HEIGHT - BOTTOM + 15, text_anchor="middle"))
     middle = (LEFT + WIDTH) / 2
     parts.append(e("text", axis, x=middle, y=HEIGHT - 4, text_anchor="middle", class_="axis"))
-    if chosen is not None:
-        top, bottom = TOP, HEIGHT - BOTTOM
-        parts.append(e("line", x1=x(chosen), x2=x(chosen), y1=top, y2=bottom, class_="zero"))
+    top, bottom = TOP, HEIGHT - BOTTOM
+    parts += [e("line", x1=x(i), x2=x(i), y1=top, y2=bottom, class_="zero") for i in marked]
     for one in series:
         parts.append(_line(one, labels, [x(i) for i in range(len(labels))], y))
     return _svg(title, f"{axis}: {', '.join(labels)}", HEIGHT, parts)
@@ -101,21 +128,28 @@ def _line(one: Series, labels: Sequence[str], x: Sequence[float], y: _Scale) -> 
 
 
 def intervals(
-    title: str, rows: Sequence[str], series: Sequence[Series], *, difference: bool = False
+    title: str,
+    rows: Sequence[str],
+    series: Sequence[Series],
+    *,
+    difference: bool = False,
+    even: float | None = None,
 ) -> Node:
-    """A row per label, in it a mark with its interval per series; a zero line for differences.
+    """A row per label, in it a mark with its interval per series; a dashed line at 0 for
+    differences, or at `even`, where neither side is ahead.
 
     The label stands above its marks, or beside it where no row has more than one.
     """
     known = [p for one in series for p in one.points if p is not None]
     beside = len(known) <= len(rows)
-    low = min(0.0, min(p.low for p in known))
-    ticks = _ticks(low, max(0.0 if difference else low, max(p.high for p in known)), 4)
+    even = 0.0 if difference else even
+    least = 0.0 if even is None else even
+    low = min(least, min(p.low for p in known))
+    axis = _Axis.of(low, max(low if even is None else even, max(p.high for p in known)), 4)
     left = BESIDE if beside else SIDE + 6
 
     def x(value: float) -> float:
-        share = (value - ticks[0]) / (ticks[-1] - ticks[0])
-        return left + share * (WIDTH - VALUE - 6 - left)
+        return left + axis.share(value) * (WIDTH - VALUE - 6 - left)
 
     marks: list[Node] = []
     height = float(SIDE)
@@ -130,15 +164,19 @@ def intervals(
                 height += LINE
         height += GAP
     grid: list[Node] = []
-    for tick in ticks:
-        kind = "zero" if difference and abs(tick) < 1e-12 else "grid"
-        grid.append(e("line", x1=x(tick), x2=x(tick), y1=0, y2=height, class_=kind))
+    if even is not None:
+        grid.append(e("line", x1=x(even), x2=x(even), y1=0, y2=height, class_="zero"))
+    for tick in axis.ticks:
+        if even is None or abs(tick - even) > 1e-12:
+            grid.append(e("line", x1=x(tick), x2=x(tick), y1=0, y2=height, class_="grid"))
         grid.append(e("text", _number(tick), x=x(tick), y=height + 13, text_anchor="middle"))
     return _svg(title, "; ".join(rows), height + 18, [*grid, *marks])
 
 
 def _interval(one: Series, label: str, p: Point, x: _Scale, y: float, difference: bool) -> Node:
-    value = f"{p.mean:+.4f}".replace("-", "−") if difference else f"{p.mean:.3f}"
+    value = f"{p.mean:.3f}" if abs(p.mean) < 10 else f"{p.mean:,.1f}"
+    if difference:
+        value = f"{p.mean:+.4f}".replace("-", "−")
     tip = ", ".join(name for name in (one.name, label) if name)
     return e(
         "g",
@@ -157,25 +195,20 @@ class Dot:
     colour: int = 0
 
 
-def dots(title: str, found: Sequence[Dot], *, axis: str, log: bool = False) -> Node:
-    """A mark for each pair of values; with `log` (all x above 0) the axis goes by factors."""
+def dots(
+    title: str, found: Sequence[Dot], *, axis: str, log: bool = False, log_y: bool = False
+) -> Node:
+    """A mark for each pair of values; with `log`, `log_y` (all values above 0) an axis goes by
+    factors."""
     spread = [math.log10(dot.x) if log else dot.x for dot in found]
     across = _ticks(min(spread), max(spread), 4)
-    up = _ticks(min(dot.y for dot in found), max(dot.y for dot in found), 5)
+    lowest, highest = min(dot.y for dot in found), max(dot.y for dot in found)
+    y, parts = _up(_Axis.of(lowest, highest, 5, log=log_y))
 
     def x(value: float) -> float:
         share = (value - across[0]) / (across[-1] - across[0])
         return LEFT + 8 + share * (WIDTH - LEFT - 28)
 
-    def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (value - up[0]) / (up[-1] - up[0]) * (HEIGHT - BOTTOM - TOP)
-
-    parts = []
-    for tick in up:
-        parts += [
-            e("line", x1=LEFT, x2=WIDTH - SIDE, y1=y(tick), y2=y(tick), class_="grid"),
-            e("text", _number(tick), x=LEFT - 5, y=y(tick) + 4, text_anchor="end"),
-        ]
     for tick in across:
         label = f"{10**tick:.3g}" if log else _number(tick)
         parts.append(e("text", label, x=x(tick), y=HEIGHT - BOTTOM + 15, text_anchor="middle"))
@@ -227,6 +260,19 @@ def _ticks(low: float, high: float, most: int) -> list[float]:
         if last - first <= most:
             break
     return [step * i for i in range(first, max(last, first + 1) + 1)]
+
+
+def _factors(low: float, high: float, most: int) -> list[float]:
+    """The same by factors: powers of ten, with 2 and 5 between them where there is room."""
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        steps = [digit * 10.0**power for power in range(first, last + 1) for digit in digits]
+        below = max(i for i, step in enumerate(steps) if step <= low * (1 + 1e-9))
+        above = next((i for i, step in enumerate(steps) if step >= high), len(steps) - 1)
+        ticks = steps[below : max(above, below + 1) + 1]
+        if len(ticks) <= most + 1:
+            break
+    return ticks
 
 
 def _number(value: float) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 Node = ElementTree.Element
+Row = Sequence[str | Node]  # of a table
 
 
 def e(tag: str, *children: Node | str | None, **attributes: object) -> Node:
@@ -28,6 +30,25 @@ def _add_text(node: Node, text: str) -> None:
         node[-1].tail = (node[-1].tail or "") + text
     else:
         node.text = (node.text or "") + text
+
+
+def table(header: Sequence[str], rows: Sequence[Row]) -> Node:
+    """The first cell of a row is its name."""
+    head = e("thead", e("tr", *(e("th", name, scope="col") for name in header)))
+    body = [e("tr", _cell(row[0], "th", scope="row"), *map(_cell, row[1:])) for row in rows]
+    return e("div", e("table", head, e("tbody", *body)), class_="scroll", tabindex=0)
+
+
+def _cell(content: str | Node, tag: str = "td", **attributes: str) -> Node:
+    return content if isinstance(content, Node) else e(tag, content, **attributes)
+
+
+def figure(title: str, chart: Node, note: str = "") -> Node:
+    return e("figure", e("figcaption", e("b", title), f" {note}" if note else None), chart)
+
+
+def details(summary: str, *content: Node) -> Node:
+    return e("details", e("summary", summary), *content)
 
 
 def html(title: str, *sections: Node | None) -> str:

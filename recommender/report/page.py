@@ -13,7 +13,7 @@ from typing import Any
 from recommender.config import Config, to_json
 from recommender.metrics import with_half
 from recommender.report.leaks import FAILED, NOTE, PASSED
-from recommender.report.markup import Node, e, html
+from recommender.report.markup import Node, e, html, table
 from recommender.report.measure import Study
 from recommender.report.sections import (
     against,
@@ -22,7 +22,6 @@ from recommender.report.sections import (
     overview,
     signed,
     sliced,
-    table,
 )
 
 _ASKED = {

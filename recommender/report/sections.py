@@ -7,11 +7,10 @@ from typing import Any
 
 from recommender.metrics import Estimate
 from recommender.report.charts import Point, Series, intervals, lines, swatch
-from recommender.report.markup import Node, e
+from recommender.report.markup import Node, Row, details, e, figure, table
 from recommender.report.measure import Study
 
 _METRICS = {"ndcg": "NDCG", "hr": "Hit rate", "recall": "Recall", "mrr": "MRR"}
-Row = Sequence[str | Node]
 
 _SLICES = {
     "history length": "the events that were known of the user at the request",
@@ -19,17 +18,6 @@ _SLICES = {
     "a third of all training events; middle: the next third; tail: the rest",
     "group": "warm: users with an event in the training part before validation",
 }
-
-
-def table(header: Sequence[str], rows: Sequence[Row]) -> Node:
-    """The first cell of a row is its name."""
-    head = e("thead", e("tr", *(e("th", name, scope="col") for name in header)))
-    body = [e("tr", _cell(row[0], "th", scope="row"), *map(_cell, row[1:])) for row in rows]
-    return e("div", e("table", head, e("tbody", *body)), class_="scroll", tabindex=0)
-
-
-def _cell(content: str | Node, tag: str = "td", **attributes: str) -> Node:
-    return content if isinstance(content, Node) else e(tag, content, **attributes)
 
 
 def signed(value: float) -> str:
@@ -44,14 +32,6 @@ def point(value: Estimate) -> Point:
     """As drawn: no metric lies outside 0 and 1, whatever its interval says."""
     low, high = max(0.0, value.mean - value.half), min(1.0, value.mean + value.half)
     return Point(mean=value.mean, low=low, high=high)
-
-
-def figure(title: str, chart: Node, note: str = "") -> Node:
-    return e("figure", e("figcaption", e("b", title), f" {note}" if note else None), chart)
-
-
-def details(summary: str, *content: Node) -> Node:
-    return e("details", e("summary", summary), *content)
 
 
 def legend(study: Study) -> Node:
@@ -241,11 +221,11 @@ def _most_shown(study: Study, family: str) -> Node:
 
 def _curve(family: str, curve: Sequence[float], epochs: int | None, colour: int) -> Node:
     points = [Point(mean=v, low=v, high=v) for v in curve]
-    chosen = epochs - 1 if epochs and epochs <= len(curve) else None
+    chosen = [epochs - 1] if epochs and epochs <= len(curve) else []
     chart = lines(f"Learning curve of {family}", [str(i + 1) for i in range(len(curve))],
                   [Series(name=family, points=points, colour=colour)],
-                  axis="epoch", from_zero=False, chosen=chosen)  # fmt: skip
-    taken = f"best after epoch {epochs} (dashed)" if chosen is not None else ""
+                  axis="epoch", from_zero=False, marked=chosen)  # fmt: skip
+    taken = f"best after epoch {epochs} (dashed)" if chosen else ""
     return figure("NDCG@10 on the held-out part", chart, taken)
 
 

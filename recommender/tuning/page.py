@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from recommender.report.charts import Dot, Point, Series, dots, intervals, lines
-from recommender.report.markup import Node, e, html
-from recommender.report.sections import Row, details, figure, signed, table
+from recommender.report.markup import Node, Row, details, e, figure, html, table
+from recommender.report.sections import signed
 from recommender.tuning.score import BOTH, Score
 from recommender.tuning.space import Setting
 from recommender.tuning.trials import Trial

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -11,11 +12,14 @@ import typer
 
 if TYPE_CHECKING:
     from client.load.arrivals import Arrivals
-    from client.load.report import Report
+    from client.load.result import Result, Wanted
     from client.load.session import Progress
 
-ASKING = "What is asked"  # a part of --help
+ASKING, BESIDE = "What is asked", "What is wanted of it"  # parts of --help
 DEFAULT = 1000  # requests
+LASTS = 15.0  # seconds, with --slo or --during
+TRIAL = 1 / 5  # of --duration: a short run of the search
+LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def load(
@@ -131,6 +135,56 @@ def load(
         int,
         typer.Option(min=0, rich_help_panel=ASKING, help="Which users, in which order."),
     ] = 0,
+    slo: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=LIMIT",
+            rich_help_panel=BESIDE,
+            help="p50, p95, p99 (=25ms), errors or refused (=0.1%); may repeat. With --rate: does "
+            "it hold? Without: the highest rate that holds it. What is not stated is allowed to "
+            "nobody: no error, no refusal.",
+        ),
+    ] = None,
+    resolution: Annotated[
+        float,
+        typer.Option(
+            min=0.005, max=1, rich_help_panel=BESIDE, help="Of the rate that --slo looks for."
+        ),
+    ] = 0.05,
+    during: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            rich_help_panel=BESIDE,
+            help="Of a shell, a third into the run; told is what was before, during and after it.",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--compare",
+            metavar="TARGET",
+            rich_help_panel=BESIDE,
+            help="Another target, asked in turns with the first: ratios with intervals.",
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, rich_help_panel=BESIDE, help="Of --compare.")] = 8,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", rich_help_panel=BESIDE, help="A page with plots."),
+    ] = None,
+    server_pid: Annotated[
+        list[int] | None,
+        typer.Option(
+            rich_help_panel=BESIDE,
+            help="Processes of the servers on this machine, whose CPU time is told; may repeat "
+            "[default: who listens there, and the Triton behind it].",
+        ),
+    ] = None,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option(min=0.000001, rich_help_panel=BESIDE, help="Of the server's machine, in $."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="The figures as one JSON object.")] = False,
 ) -> None:
     """Send requests, check every answer, print throughput and latency.
@@ -138,18 +192,25 @@ def load(
     Without --rate each of -c callers sends its next request when the last one is answered. With
     --rate requests leave on schedule, and latency counts from there: a server that stalls cannot
     hide it. Exit code 1 if a request failed, an answer was wrong, or the generator itself could
-    not keep up; refusals (429, 503) are counted apart.
+    not keep up; refusals (429, 503) are counted apart. With --slo: if an objective was missed.
+
+    How to measure honestly, and every option by example: docs/load-testing.md.
 
     Examples: recserve load grpc://127.0.0.1:8001 -c 32 --duration 10;
-    recserve load http://127.0.0.1:3000 --rate 500 --duration 60 --mix recommend=8,similar=1,rank=1
+    recserve load http://127.0.0.1:3000 --rate 500 --duration 60 --mix recommend=8,similar=1,rank=1;
+    recserve load http://127.0.0.1:3000 --slo p99=25ms --html load.html
     """
     import uvloop
 
     from client.load.mix import Mix
-    from client.load.session import Plan, run
+    from client.load.result import examine
+    from client.load.session import Plan
 
     if requests is not None and duration is not None:
         raise typer.BadParameter("give --requests or --duration, not both")
+    search = bool(slo) and rate is None and trace is None and during is None
+    if requests is None and (search or during is not None):
+        duration = duration or LASTS
     open_loop = _arrivals(rate, arrivals, peak, trace, requests, duration)
     lasts = duration if open_loop is None else open_loop.duration_s
     plan = Plan(
@@ -170,11 +231,62 @@ def load(
         timeout_s=timeout,
         seed=seed,
     )
-    with _watching(plan.warm_up_s + lasts if lasts else None, target) as progress:
-        found = uvloop.run(run(plan, progress=progress))
+    wanted = _wanted(slo or [], search, during, against, lasts)
+    wanted = replace(
+        wanted,
+        resolution=resolution,
+        rounds=rounds,
+        pids=server_pid or _listening(target, repository),
+        price_per_hour=price_per_hour,
+    )
+    whole = None if search or against else plan.warm_up_s + lasts if lasts else None
+    with _watching(whole, target) as (progress, say):
+        found = uvloop.run(examine(plan, wanted, progress=progress, say=say))
+    if html is not None:
+        from client.load.page import page
+
+        html.write_text(page(found))
     _show(found, json)
     if not found.passed:
         raise typer.Exit(1)
+
+
+def _wanted(
+    slo: list[str], search: bool, during: str | None, against: str | None, lasts: float | None
+) -> Wanted:
+    from client.load.objective import objectives
+    from client.load.result import Wanted
+
+    if against is not None and (slo or during is not None):
+        raise typer.BadParameter("--compare goes with neither --slo nor --during")
+    if (search or during is not None) and lasts is None:
+        raise typer.BadParameter("--slo without --rate, and --during, take --duration")
+    seconds = lasts or LASTS
+    return Wanted(
+        objectives=objectives(slo) if slo else (),
+        search=search,
+        trial_s=seconds * TRIAL,
+        duration_s=seconds,
+        command=during,
+        against=against,
+    )
+
+
+def _listening(target: str, repository: Path) -> list[int]:
+    """Who listens at a target on this machine, and at the Triton of a `recserve serve` there."""
+    from urllib.parse import urlsplit
+
+    from client.load.cost import listening
+    from serving.running import running
+
+    parts = urlsplit(target)
+    if parts.hostname not in LOCAL or not parts.port:
+        return []
+    ports = {parts.port}
+    for here in running(repository):
+        if urlsplit(here.url).port == parts.port:
+            ports.add(int(here.triton.rpartition(":")[2]))
+    return listening(ports)
 
 
 def _arrivals(
@@ -204,16 +316,20 @@ def _arrivals(
     return Arrivals(kind=cast(Kind, kind), rate=rate, duration_s=seconds, peak=peak)
 
 
+Watching = tuple["Callable[[Progress], None] | None", "Callable[[str], None]"]
+
+
 @contextmanager
-def _watching(seconds: float | None, target: str) -> Iterator[Callable[[Progress], None] | None]:
-    """A line on stderr that follows the run; nothing where that is no terminal."""
+def _watching(seconds: float | None, target: str) -> Iterator[Watching]:
+    """A line on stderr that follows the run, where that is a terminal; and lines of what was found
+    on the way."""
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield None
+        yield None, lambda line: typer.echo(line, err=True)
         return
     columns = (TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn())
     with Bar(*columns, console=console, transient=True) as bar:
@@ -225,18 +341,17 @@ def _watching(seconds: float | None, target: str) -> Iterator[Callable[[Progress
             line += f", [red]{now.faults:,} faults[/]" if now.faults else ""
             bar.update(task, description=line, completed=now.elapsed_s)
 
-        yield show
+        yield show, lambda line: console.print(line, style="dim", highlight=False, markup=False)
 
 
-def _show(found: Report, as_json: bool) -> None:
+def _show(found: Result, as_json: bool) -> None:
     from rich.console import Console
 
-    from client.load.table import table
+    from client.load.tables import tables
 
     if as_json:
-        from dataclasses import asdict
         from json import dumps
 
-        typer.echo(dumps(asdict(found), indent=2))
+        typer.echo(dumps(found.to_json(), indent=2))
     else:
-        Console().print(table(found))
+        Console().print(tables(found))

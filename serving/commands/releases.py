@@ -104,6 +104,46 @@ def rollback(repository: Repository = Path("model_repository")) -> None:
 
 
 @releases.command()
+def analyzer(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where both files go.")],
+    repository: Repository = Path("model_repository"),
+    release: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Of which release [default: the one that serves]."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Of its models [default: the one that serves].")
+    ] = None,
+    requests: Annotated[int, typer.Option(min=1, max=2000, help="Users' requests to write.")] = 300,
+    p99: Annotated[
+        float | None, typer.Option(min=0.001, metavar="MS", help="The p99 that is allowed.")
+    ] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Search on GPUs; else on the CPU.")] = False,
+) -> None:
+    """Write requests for NVIDIA's perf_analyzer and a search for its model-analyzer.
+
+    How to run both: docs/load-testing.md.
+
+    Example: recserve releases analyzer --out analyzer --p99 25
+    """
+    from recommender.errors import BadInput
+    from recommender.release import read_release
+    from serving.analyzer import write_analyzer
+
+    found = read_release(repository, release)
+    model = model or found.models[0]
+    if model not in found.recommenders:
+        raise BadInput(
+            f"release {found.version} has no recommender {model!r}",
+            remedy=f"It has {', '.join(found.recommenders)}.",
+            field="--model",
+            value=model,
+        )
+    written = write_analyzer(found, out, model=model, gpu=gpu, p99_ms=p99, requests=requests)
+    typer.echo("\n".join(f"wrote {path}" for path in written))
+
+
+@releases.command()
 def gc(
     repository: Repository = Path("model_repository"),
     keep: Annotated[
