@@ -196,4 +196,4 @@ def test_links_of_the_page_exist_and_its_options_are_those_of_the_command(
     cli.run(["load", "--help"])
     options = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help"}
     told = set(re.findall(r"--[a-z][a-z-]+", PAGE))
-    assert options - told == {"--model", "--seed", "--timeout"}  # these need no explanation
+    assert options - told == {"--concurrency", "--model", "--seed", "--timeout"}  # plain
