@@ -1,16 +1,18 @@
 """An HTTP server that does nothing but answer, at once or after draws from a known distribution.
 
-    python benchmarks/known_server.py PORT ANSWER_FILE [--delays FILE]
+    python benchmarks/known_server.py PORT ANSWER_FILE [--delays FILE --held FILE]
 
 Each line of FILE is the delay of one answer in seconds, from when its request came; then again
-from the first. At once it runs on uvloop; with delays on asyncio, looking at the clock all the
-time, since the timers of both round to milliseconds: it takes a core.
+from the first. It keeps them by the kernel's timers, since those of event loops round to
+milliseconds; SIGTERM ends it, and then it writes how long it really held each answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -18,10 +20,12 @@ import httptools
 import typer
 import uvloop
 
+from client.load.clock import Alarm
 
-class Known(asyncio.Protocol):
-    def __init__(self, payload: bytes, delays: itertools.cycle[float] | None) -> None:
-        self._payload, self._delays = payload, delays
+
+class AtOnce(asyncio.Protocol):
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
         self._parser = httptools.HttpRequestParser(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -31,27 +35,55 @@ class Known(asyncio.Protocol):
         self._parser.feed_data(data)
 
     def on_message_complete(self) -> None:
-        if self._delays is None:
-            self._transport.write(self._payload)
-        else:
-            loop = asyncio.get_running_loop()
-            loop.call_later(next(self._delays), self._transport.write, self._payload)
+        self._transport.write(self._payload)
 
 
-async def serve(port: int, answer: bytes, delays: list[float]) -> None:
+class Later(AtOnce):
+    def __init__(self, payload: bytes, delays: itertools.cycle[float], held: list[float]) -> None:
+        super().__init__(payload)
+        self._delays, self._held = delays, held
+        self._alarm = Alarm().__enter__()  # each connection has one request at a time
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._alarm.__exit__(None, None, None)
+
+    def on_message_complete(self) -> None:
+        came = time.perf_counter()
+        self._held.append(0.0)
+        self._task = asyncio.create_task(self._answer(came, len(self._held) - 1))
+
+    async def _answer(self, came: float, number: int) -> None:
+        await self._alarm.until(came + next(self._delays))
+        self._transport.write(self._payload)
+        self._held[number] = time.perf_counter() - came
+
+
+async def serve(port: int, answer: bytes, delays: list[float]) -> list[float]:
+    """Until SIGTERM. How long each answer was held, by the order of the requests."""
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}"
-    payload = head.encode() + b"\r\n\r\n" + answer
-    drawn = itertools.cycle(delays) if delays else None
-    loop = asyncio.get_running_loop()
-    await loop.create_server(lambda: Known(payload, drawn), "127.0.0.1", port, backlog=2048)
-    while delays:
-        await asyncio.sleep(0)  # never idle: a timer that is due is seen within microseconds
-    await asyncio.Event().wait()
+    payload, held = head.encode() + b"\r\n\r\n" + answer, list[float]()
+    drawn = itertools.cycle(delays)
+
+    def protocol() -> AtOnce:
+        return Later(payload, drawn, held) if delays else AtOnce(payload)
+
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    await loop.create_server(protocol, "127.0.0.1", port, backlog=2048)
+    await ended.wait()
+    return held
 
 
-def main(port: int, answer: Path, delays: Annotated[Path | None, typer.Option()] = None) -> None:
+def main(
+    port: int,
+    answer: Path,
+    delays: Annotated[Path | None, typer.Option()] = None,
+    held: Annotated[Path | None, typer.Option()] = None,
+) -> None:
     drawn = [float(line) for line in delays.read_text().split()] if delays else []
-    (asyncio.run if drawn else uvloop.run)(serve(port, answer.read_bytes(), drawn))
+    found = uvloop.run(serve(port, answer.read_bytes(), drawn))
+    if held is not None:
+        held.write_text("\n".join(map(str, found)))
 
 
 if __name__ == "__main__":

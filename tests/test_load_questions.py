@@ -10,8 +10,16 @@ from typing import Any
 
 import pytest
 import uvloop
-from bento_process import Service
-from known_server import USERS, answering, right, seen_by, write_release
+from bento_process import Service, write_index
+from known_server import (
+    ITEMS,
+    USERS,
+    answering,
+    right,
+    seen_by,
+    write_release,
+    write_version,
+)
 from served import Stack
 
 from client.load.mix import Mix
@@ -139,6 +147,28 @@ def test_a_history_that_was_sent_may_not_come_back(folder: Path) -> None:
     with answering(lambda _, body: (0.0, 200, blind_to("history")(body))) as (address, _):
         found = load(address, folder, requests=50, inline=True)
     assert "an item that was excluded" in found.wrong
+
+
+def test_an_answer_is_judged_by_the_release_that_it_names(tmp_path: Path) -> None:
+    """A promotion in the middle of a run is none of its faults; an answer of both releases is."""
+    old, new = ([f"{name}-{i}" for i in range(1, ITEMS + 1)] for name in ("item", "new"))
+    homes = {number: write_version(tmp_path, number, ids) for number, ids in ((1, old), (2, new))}
+    write_index(tmp_path, serving=1, releases=homes)
+
+    def behaviour(number: int, body: dict[str, Any]) -> Any:
+        answer = right(body)
+        if number >= 70:  # of 20 + 100
+            for item in answer["items"]:
+                item["item_id"] = item["item_id"].replace("item", "new")
+            answer["release"] = 2
+        if number >= 110:
+            answer["items"][0]["item_id"] = "item-60"
+        return 0.0, 200, answer
+
+    with answering(behaviour) as (address, _):
+        found = load(address, tmp_path, requests=100)
+    assert found.releases == {1: 50, 2: 50}
+    assert found.wrong == {"an item outside the catalogue": 10} and found.right == 90
 
 
 def test_users_come_from_a_data_folder(folder: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from recommender.contract import Array
 from recommender.errors import Unavailable
 
 AT_ONCE = 64  # questions sent before answers are looked at again
-GIVE_UP_S = 1.0  # behind the schedule: what comes after could not be caught up with
+GIVE_UP_S = 2.0  # behind the schedule: what comes after could not be caught up with
 
 
 async def check(target: Target, questions: Iterator[Question], *, requests: int) -> None:

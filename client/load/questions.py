@@ -87,7 +87,7 @@ class Questions:
 
     def __iter__(self) -> Iterator[Question]:
         endpoints, weights = self._endpoints, self._weights / self._weights.sum()
-        shares = np.array([*self._filters, 1 - self._filters.sum()])
+        shares = np.array([*self._filters, max(1 - self._filters.sum(), 0.0)])
         simple = len(endpoints) == 1 and not self._filters.any() and endpoints[0] == "recommend"
         while True:
             which = self._random.choice(len(endpoints), BLOCK, p=weights).tolist()
