@@ -14,11 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from client.load.cost import listening
 from client.service import RecserveClient
 from client.trust import pinned
 
 _PREFIX = ".serving-"
+LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,3 +79,16 @@ def _held(path: Path) -> bool:
     except FileNotFoundError:
         pass
     return False
+
+
+def servers_of(target: str, repository: Path) -> list[int]:
+    """Processes of a target on this machine: who listens there, and at the Triton of a `serve`
+    from `repository` whose Bento it is. None of a target elsewhere."""
+    parts = urlsplit(target)
+    if parts.hostname not in LOCAL or not parts.port:
+        return []
+    ports = {parts.port}
+    for here in running(repository):
+        if urlsplit(here.url).port == parts.port:
+            ports.add(int(here.triton.rpartition(":")[2]))
+    return listening(ports)

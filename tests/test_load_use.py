@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +95,7 @@ def test_no_answer_at_all_holds_no_latency(folder: Path) -> None:
     assert not late.held and late.shown == "no answer"
 
 
-# The search, on a server whose latency by rate is known.
+# The search, where the latency of each rate is known; a real one: test_load_use_docs.py.
 
 
 def searched(
@@ -140,34 +138,6 @@ def test_what_the_generator_cannot_offer_is_no_limit_of_the_server(folder: Path)
     assert found.missed is None and found.rate <= 100 and "could not offer more" in found.said()
     with pytest.raises(MachineError, match="could not keep up with 140"):
         searched(folder, 100, 0.05, late=100)
-
-
-def one_at_a_time(seconds: float) -> Any:
-    """A queue of one server: so many requests/s, and no more, whoever waits."""
-    free = [0.0]
-
-    def behaviour(number: int, body: dict[str, Any]) -> Reply:
-        now = time.monotonic()
-        free[0] = max(now, free[0]) + seconds
-        return free[0] - now, 200, right(body)
-
-    return behaviour
-
-
-def test_a_real_search_ends_below_what_the_server_can_do(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    page = tmp_path / "load.html"
-    with answering(one_at_a_time(0.04)) as (address, _):  # 25/s at most
-        options = ("--slo", "p99=1s", "--duration", "1", "--resolution", "1", "--html", str(page))
-        assert cli.run(command(address, folder, *options, "--json")) == 0
-    out, err = capsys.readouterr()
-    found = json.loads(out)
-    rate = found["search"]["rate"]
-    assert 1 <= rate <= 75  # in so short a run, 75/s make a queue of two seconds
-    assert found["search"]["trials"][-1]["last"] and found["objectives"][0]["held"]
-    assert "right answers/s" in err and "holds" in err
-    assert f"{rate:,.0f} requests/s hold p99=1000ms" in page.read_text()
 
 
 def test_an_objective_that_is_missed_at_a_fixed_rate_is_a_failure(

@@ -7,11 +7,14 @@ import os
 import re
 import shlex
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from browser import chromium
+from known_server import Reply, answering, right, write_release
 from served import Stack
 
 from export.configs import CONFIG
@@ -27,12 +30,13 @@ COMMANDS = [
     for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
     for line in block.strip().splitlines()
 ]
+SEARCH = [line for line in COMMANDS if "--slo" in line and "--rate" not in line]
 SHORTER = {  # no timing is asserted: this machine may be busy
     r"--duration \d+": "--duration 0.6",
     r"--requests \d+": "--requests 16",
     r"--rounds \d+": "--rounds 1",
     r"--rate \d+": "--rate 20",
-    r"p99=25ms": "p99=60s --resolution 1",
+    r"p99=25ms": "p99=60s",
     r"-c \d+": "-c 4",
 }
 
@@ -62,7 +66,7 @@ def translated(line: str, stack: Stack) -> list[str]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line not in SEARCH])
 def test_every_command_runs(
     line: str, stack: Stack, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,7 +76,35 @@ def test_every_command_runs(
     assert "answered wrongly" not in out and "without an answer" not in out
 
 
-def test_the_search_of_the_page_is_shown_whole_in_a_browser(
+def test_the_search_ends_about_where_a_server_can_do_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    free = [0.0]
+
+    def one_at_a_time(number: int, body: dict[str, Any]) -> Reply:
+        """25 a second, and whoever comes waits in line."""
+        now = time.monotonic()
+        free[0] = max(now, free[0]) + 0.04
+        return free[0] - now, 200, right(body)
+
+    monkeypatch.chdir(tmp_path)
+    write_release(tmp_path / "model_repository")
+    (line,) = SEARCH
+    line = line.replace("p99=25ms", "p99=500ms --resolution 1 --json")
+    with answering(one_at_a_time) as (address, _):
+        line = line.replace("http://127.0.0.1:3000", address)
+        arguments = re.sub(r"--duration \d+", "--duration 1", line).split()[1:]
+        assert cli.run(arguments) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    rate = found["search"]["rate"]
+    assert 1 <= rate <= 75  # in so short a run, 75/s make a queue of two seconds
+    assert found["search"]["trials"][-1]["last"] and found["objectives"][0]["held"]
+    assert "right answers/s" in err and "holds" in err
+    assert f"{rate:,.0f} requests/s hold p99=500ms" in (tmp_path / "load.html").read_text()
+
+
+def test_a_page_is_shown_whole_in_a_browser(
     stack: Stack, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = "recserve load http://127.0.0.1:3000 --rate 20 --duration 3 --mix recommend=2,similar=1"
@@ -113,8 +145,10 @@ def test_the_requests_are_those_of_real_users(stack: Stack) -> None:
             assert isinstance(shape, list) and isinstance(content, list)
             assert len(shape) == len(tensor.dims) and shape[-1] == len(content)
             assert all(size in (-1, real) for size, real in zip(tensor.dims, shape, strict=True))
-    lengths = {step["history"]["shape"][0] for step in found}  # type: ignore[index]
-    assert lengths <= set(release.limits.length_buckets) and len(lengths) > 1
+    users = release.users
+    asked = {tuple(step["history"]["content"][-3:]) for step in found}  # type: ignore[index]
+    known = {tuple(users.history(row).items[-3:].tolist()) for row in range(len(users))}
+    assert asked <= known and len(asked) > 20  # right-aligned, the newest last
 
 
 # Of docs/config.md of model-analyzer 1.58: of profile, of a model, of its parameters.
@@ -164,4 +198,4 @@ def test_links_of_the_page_exist_and_its_options_are_those_of_the_command(
     cli.run(["load", "--help"])
     options = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help"}
     told = set(re.findall(r"--[a-z][a-z-]+", PAGE))
-    assert options - told == {"--model", "--seed", "--timeout"}  # these need no explanation
+    assert options - told == {"--concurrency", "--model", "--seed", "--timeout"}  # plain

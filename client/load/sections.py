@@ -83,7 +83,7 @@ def compared(found: Comparison) -> Node:
     sides: list[Row] = [
         [f"{number + 1}{side}", f"{one.throughput:,.0f}",
          *(ms(one.latency_ms.get(p)) for p in ("p50", "p95", "p99")),
-         f"{one.requests - one.right:,}"]
+         f"{one.requests - one.right:,}", e("td", one.why_behind, class_="note words")]
         for number, pair in enumerate(found.rounds)
         for side, one in zip("AB", pair, strict=True)
     ]  # fmt: skip
@@ -98,7 +98,7 @@ def compared(found: Comparison) -> Node:
         if chart is not None else None,
         table(header, rows),
         details("Every round", table(
-            ["round", "right/s", "p50", "p95", "p99", "not right"], sides)),
+            ["round", "right/s", "p50", "p95", "p99", "not right", "no measurement"], sides)),
     )  # fmt: skip
 
 

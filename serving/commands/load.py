@@ -19,7 +19,6 @@ ASKING, BESIDE = "What is asked", "What is wanted of it"  # parts of --help
 DEFAULT = 1000  # requests
 LASTS = 15.0  # seconds, with --slo or --during
 TRIAL = 1 / 5  # of --duration: a short run of the search
-LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def load(
@@ -205,6 +204,7 @@ def load(
     from client.load.mix import Mix
     from client.load.result import examine
     from client.load.session import Plan
+    from serving.running import servers_of
 
     if requests is not None and duration is not None:
         raise typer.BadParameter("give --requests or --duration, not both")
@@ -236,7 +236,7 @@ def load(
         wanted,
         resolution=resolution,
         rounds=rounds,
-        pids=server_pid or _listening(target, repository),
+        pids=server_pid or servers_of(target, repository),
         price_per_hour=price_per_hour,
     )
     whole = None if search or against else plan.warm_up_s + lasts if lasts else None
@@ -270,23 +270,6 @@ def _wanted(
         command=during,
         against=against,
     )
-
-
-def _listening(target: str, repository: Path) -> list[int]:
-    """Who listens at a target on this machine, and at the Triton of a `recserve serve` there."""
-    from urllib.parse import urlsplit
-
-    from client.load.cost import listening
-    from serving.running import running
-
-    parts = urlsplit(target)
-    if parts.hostname not in LOCAL or not parts.port:
-        return []
-    ports = {parts.port}
-    for here in running(repository):
-        if urlsplit(here.url).port == parts.port:
-            ports.add(int(here.triton.rpartition(":")[2]))
-    return listening(ports)
 
 
 def _arrivals(
