@@ -11,7 +11,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test test-faults packages promtool lint bench-graph bench-triton bench-diversity bench-overhead bench-gpu constraints configs clean
+.PHONY: install up test test-faults packages promtool lint bench-graph bench-triton bench-diversity bench-overhead bench-gpu bench bench-quick bench-settings bench-soak bench-overload bench-peers constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -87,6 +87,34 @@ bench-overhead: install
 bench-gpu: install
 	$(BIN)/python benchmarks/gpu.py --repository $(REPOSITORY) $(if $(DATA),--data $(DATA))
 
+# recserve beside FastAPI, BentoML and LitServe: about 40 minutes, on a machine that does nothing
+# else. bench-quick takes under five and writes nothing; bench-settings finds what suits each peer.
+bench: bench-peers
+	$(BIN)/python benchmarks/serving_settings.py $(REPOSITORY)
+	$(BIN)/python benchmarks/serving.py $(REPOSITORY)
+
+bench-quick: bench-peers
+	$(BIN)/python benchmarks/serving.py $(REPOSITORY) --quick
+
+bench-settings: bench-peers
+	$(BIN)/python benchmarks/serving_settings.py $(REPOSITORY)
+
+# recserve alone: near its capacity for MINUTES, far above it for SECONDS.
+MINUTES ?= 10
+SECONDS ?= 60
+bench-soak: bench-peers
+	$(BIN)/python benchmarks/serving_limits.py soak $(REPOSITORY) --minutes $(MINUTES)
+
+bench-overload: bench-peers
+	$(BIN)/python benchmarks/serving_limits.py overload $(REPOSITORY) --seconds $(SECONDS)
+
+# What only the peers need.
+bench-peers: .venv/.peers
+.venv/.peers: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e '.[train,triton,dev,bench]'
+	@touch $@
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -97,7 +125,7 @@ lint: install
 # hold on any index.
 constraints:
 	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
-	build/constraints/bin/python -m pip install --disable-pip-version-check '.[train,triton,dev]'
+	build/constraints/bin/python -m pip install --disable-pip-version-check '.[train,triton,dev,bench]'
 	{ sed -n '/^#/p' constraints.txt; \
 	  build/constraints/bin/python -m pip freeze --exclude recserve | sed 's/+cpu$$//'; \
 	} > build/constraints.txt
