@@ -271,8 +271,12 @@ def too_late(address: str, timeout_s: float | None) -> Unavailable:
     )
 
 
-def too_busy(address: str, details: str) -> Unavailable:
-    return Unavailable(
+class TooBusy(Unavailable):
+    """Triton's queue policy turned the request away."""
+
+
+def too_busy(address: str, details: str) -> TooBusy:
+    return TooBusy(
         f"Triton at {address} has too much to do ({one_line(details)})",
         remedy="Lower the load, or raise max_queue_size or queue_timeout_us in triton.toml.",
         value=one_line(details),

@@ -35,13 +35,17 @@ def seen_by(user: int) -> list[int]:
     return list(range(user + 1, user + 1 + SEEN))
 
 
+def category(item: int) -> str:
+    return "even" if item % 2 == 0 else "odd"
+
+
 def write_release(folder: Path) -> Path:
     home = folder / "toy_onnx" / "1"
     home.mkdir(parents=True)
     Catalogue(
         item_ids=tuple(f"item-{i}" for i in range(1, ITEMS + 1)),
         titles=(None,) * ITEMS,
-        categories=((),) * ITEMS,
+        categories=tuple((category(i),) for i in range(1, ITEMS + 1)),
         popularity=np.ones(ITEMS, np.float32),
     ).write(home)
     Users(
@@ -125,8 +129,33 @@ def answering(behaviour: Behaviour) -> Iterator[tuple[str, Server]]:
 
 
 def right(body: dict[str, Any]) -> dict[str, Any]:
-    """The right answer: the first items the user has not seen."""
-    seen = seen_by(int(body["user_id"].removeprefix("user-")))
-    items = [i for i in range(1, ITEMS + 1) if i not in seen][: body["n"]]
+    """The right answer, whichever route was asked: the first items that may be shown."""
+    if "events" in body:
+        return {"accepted": len(body["events"]), "duplicates": 0, "unknown": []}
+    if "candidates" in body:
+        items = [number(item_id) for item_id in body["candidates"]]
+    else:
+        items = [i for i in range(1, ITEMS + 1) if allowed(i, body)][: body["n"]]
     ranked = [{"item_id": f"item-{i}", "score": 1 / (r + 1)} for r, i in enumerate(items)]
-    return {"items": ranked, "fallback": False}
+    return {"items": ranked, "release": 1, "fallback": False}
+
+
+def allowed(item: int, body: dict[str, Any]) -> bool:
+    hidden = [number(item_id) for item_id in body.get("history", [])]
+    if "user_id" in body:
+        hidden += seen_by(number(body["user_id"]))
+    if "item_id" in body:
+        hidden.append(number(body["item_id"]))
+    wanted = body.get("filter", {})
+    hidden += map(number, wanted.get("exclude", []))
+    only = [number(item_id) for item_id in wanted.get("only", [])]
+    return (
+        item not in hidden
+        and category(item) in wanted.get("categories", ["even", "odd"])
+        and (not only or item in only)
+    )
+
+
+def number(name: str) -> int:
+    """Of `item-7` or `user-7`."""
+    return int(name.partition("-")[2])

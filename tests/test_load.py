@@ -1,4 +1,4 @@
-"""The load generator against servers whose delay, errors and wrong answers are known."""
+"""A closed loop of load against servers whose delay, errors and wrong answers are known."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import pytest
 from known_server import Reply, answering, right, seen_by, write_release
 from served import Stack
 
-from client.load.generator import Recording
-from client.load.questions import Answer, Question, fault
+from client.load.checking import Expected, fault
+from client.load.recording import RIGHT, Fate, Outcome, Part, Recording
 from client.load.report import Report, report
 from client.load.session import Plan, run
 from recommender.errors import BadInput, ReleaseError, Unavailable
-from recommender.features import Request
 from serving import cli
 
 WARM_UP = 20  # what the generator asks before it records, with few workers
@@ -73,15 +72,18 @@ def test_a_duration_ends_the_run(folder: Path) -> None:
     assert found.requests <= 2 * 0.3 / 0.01 + 2
 
 
-def test_percentiles_are_those_of_the_latencies() -> None:
-    recording = Recording(latencies=[i / 1000 for i in range(1, 101)], elapsed_s=2.0)
-    recording.wrong["an item twice"] = 10
-    found = report(recording, target="http://x", release=1, concurrency=1)
-    assert found.latency_ms == pytest.approx(
-        {"mean": 50.5, "p50": 50.5, "p95": 95.05, "p99": 99.01, "max": 100}
-    )
-    assert found.throughput == 45  # right answers only
-    assert not found.passed
+def test_percentiles_are_those_of_the_latencies(folder: Path) -> None:
+    recording, twice = Recording(), Outcome(Fate.WRONG, "an item twice")
+    for i in range(1, 101):
+        at = 0.02 * (i - 1)  # when it was due; the last answer is there at 1.98 + 0.1 s
+        recording.add(Part("recommend"), at, at, at + i / 1000, twice if i % 10 == 0 else RIGHT)
+    plan = Plan(target="http://x", repository=folder, requests=100)
+    found = report(plan, recording.rows(0.0))
+    known = {"mean": 50.5, "p50": 50.5, "p90": 90.1, "p95": 95.05, "p99": 99.01, "max": 100}
+    assert {name: found.latency_ms[name] for name in known} == pytest.approx(known)
+    assert found.throughput == pytest.approx(90 / 2.08)  # right answers only
+    assert found.wrong == {"an item twice": 10} and not found.passed
+    assert [second.sent for second in found.seconds] == [50, 50]
 
 
 # Errors are counted exactly, by kind.
@@ -90,19 +92,14 @@ def test_percentiles_are_those_of_the_latencies() -> None:
 @pytest.mark.parametrize(
     ("reply", "kind"),
     [
-        pytest.param((0.0, 503, {}), "HTTP 503", id="an HTTP error"),
+        pytest.param((0.0, 500, {}), "HTTP 500", id="an HTTP error"),
         pytest.param((0.0, 200, b"<html>"), "an answer that is none of /v1/recommend", id="HTML"),
         pytest.param(
             (0.0, 200, {"items": [{}]}), "an answer that is none of /v1/recommend", id="no fields"
         ),
         pytest.param(
-            (0.0, 200, {"items": [], "fallback": True}),
-            "fallback: the model did not answer",
-            id="a fallback",
-        ),
-        pytest.param(
             (0.0, 0, None),
-            "no connection (ServerDisconnectedError)",
+            "the connection was lost (closed by the server)",
             id="a connection that is closed",
         ),
     ],
@@ -115,6 +112,41 @@ def test_a_known_error_rate_is_counted_exactly(folder: Path, reply: Reply, kind:
         found = load(address, folder, concurrency=4, requests=200)
     assert found.errors == {kind: 50}
     assert (found.requests, found.right, found.passed) == (200, 150, False)
+
+
+def test_fallbacks_are_counted_and_checked_too(folder: Path) -> None:
+    def behaviour(number: int, body: dict[str, Any]) -> Reply:
+        answer = right(body) | {"fallback": number % 4 == 0}
+        if number % 8 == 0:
+            del answer["items"][1]
+        return 0.0, 200, answer
+
+    with answering(behaviour) as (address, _):
+        found = load(address, folder, concurrency=4, requests=200)
+    assert found.errors == {"fallback: the model did not answer": 25}
+    assert found.wrong == {"9 items instead of 10": 25}
+    assert (found.fallbacks, found.right, found.passed) == (25, 150, False)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_refusals_are_counted_apart_with_their_own_latency(folder: Path, status: int) -> None:
+    def behaviour(number: int, body: dict[str, Any]) -> Reply:
+        if number >= WARM_UP and number % 4 == 0:
+            return 0.0, status, {}
+        return 0.05, 200, right(body)
+
+    with answering(behaviour) as (address, _):
+        found = load(address, folder, concurrency=4, requests=80)
+    assert found.refused == {f"HTTP {status}": 20}
+    assert not found.errors and found.right == 60
+    assert found.refused_ms["p50"] < 50 <= found.latency_ms["p50"]
+    assert found.passed  # who was refused was told so in time
+
+
+def test_nothing_but_refusals_is_no_success(folder: Path) -> None:
+    with answering(lambda n, body: (0.0, 200 if n < WARM_UP else 429, right(body))) as (address, _):
+        found = load(address, folder, concurrency=4, requests=20)
+    assert found.refused == {"HTTP 429": 20} and not found.passed
 
 
 def test_an_answer_that_does_not_come_is_given_up(folder: Path) -> None:
@@ -160,7 +192,7 @@ def first_seen(body: dict[str, Any]) -> str:
         (changed(item_id="item-61"), "an item outside the catalogue"),
         (changed(item_id=first_seen), "an item the user has seen"),
         (changed(score=0.01), "scores not in order"),
-        (changed(score=float("nan")), "a score that is no number"),
+        (lambda body: right(body) | {"release": 2}, "release 2, which the repository does not hold"),
     ],
 )
 def test_a_wrong_answer_is_found(
@@ -175,11 +207,20 @@ def test_a_wrong_answer_is_found(
     assert not found.errors and found.right == 40 and not found.passed
 
 
-def test_a_catalogue_that_is_nearly_used_up_may_answer_with_fewer() -> None:
-    question = Question(user_id="u", request=Request(), forbidden=frozenset(range(1, 8)))
-    answer = Answer(items=[8, 9, 10], scores=[3.0, 2.0, 1.0])
-    assert fault(answer, question, wanted=10, items=10) is None
-    assert fault(answer, question, wanted=10, items=11) == "3 items instead of 4"
+def test_a_score_that_is_no_number_is_found() -> None:
+    """JSON has none; Triton's tensors may."""
+    ids = frozenset({"a", "b"})
+    expected = Expected(items=2, seen=frozenset(), excluded=frozenset(), allowed=None, catalogue=ids)
+    assert fault(["a", "b"], [2.0, 1.0], expected) is None
+    for score in (float("nan"), float("-inf")):
+        assert fault(["a", "b"], [2.0, score], expected) == "a score that is no number"
+
+
+def test_a_catalogue_that_is_nearly_used_up_may_answer_with_fewer(folder: Path) -> None:
+    with answering(lambda _, body: (0.0, 200, right(body | {"n": 60}))) as (address, _):
+        assert load(address, folder, requests=20, n=60).passed  # 55 of 60 items are left
+    with answering(lambda _, body: (0.0, 200, right(body | {"n": 54}))) as (address, _):
+        assert load(address, folder, requests=20, n=60).wrong == {"54 items instead of 55": 20}
 
 
 # The three targets, on the real servers and a trained release.
@@ -211,7 +252,7 @@ def test_the_command_prints_json_and_fails_on_any_error(
         assert cli.run([*arguments, address]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["target"], found["release"], found["right"]) == (address, 1, 40)
-    assert list(found["latency_ms"]) == ["mean", "p50", "p95", "p99", "max"]
+    assert list(found["latency_ms"]) == ["mean", "p50", "p90", "p95", "p99", "p99.9", "max"]
     with answering(lambda n, body: (0.0, 500 if n == 30 else 200, right(body))) as (address, _):
         assert cli.run([*arguments, address]) == 1
     assert json.loads(capsys.readouterr().out)["errors"] == {"HTTP 500": 1}

@@ -1,7 +1,11 @@
-"""Questions -> N workers, each asking its next one when the last is answered -> a recording.
+"""Questions -> a target, at a pace of their own or of the target's -> a recording.
 
-A closed loop: the rate is what the target can do with N callers. Other
-schedules are other iterators of work. Knows no protocol and prints nothing.
+    closed loop   N callers, each asking its next question when the last is answered: the rate is
+                  what the target can do
+    open loop     every question at its instant, however many are under way: a target that stalls
+                  cannot hide it, since latency counts from the instant that was scheduled
+
+Knows no protocol and prints nothing.
 """
 
 from __future__ import annotations
@@ -10,90 +14,79 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 
-from client.load.questions import Question, fault
+from client.load.clock import Alarm
+from client.load.questions import Question
+from client.load.recording import Fate, Recording
 from client.load.targets import Target
-from recommender.errors import RecserveError, Unavailable
+from recommender.contract import Array
+from recommender.errors import Unavailable
+
+AT_ONCE = 64  # questions sent before answers are looked at again
+GIVE_UP_S = 2.0  # behind the schedule: what comes after could not be caught up with
 
 
-@dataclass(kw_only=True)
-class Recording:
-    """What happened to every question that was asked after the warm-up."""
+async def check(target: Target, questions: Iterator[Question], *, requests: int) -> None:
+    """Ask a few questions, before anything is measured. Raises Unavailable where none of them is
+    answered."""
+    recording = Recording()
+    await closed(target, islice(questions, requests), recording, concurrency=min(8, requests))
+    rows = recording.rows(0.0)
+    failed = rows.fate(Fate.FAILED)
+    if failed.all():
+        kind, _ = Counter(rows.outcomes[i].kind for i in rows.outcome[failed]).most_common(1)[0]
+        raise Unavailable(
+            f"none of {requests} first requests was answered: {kind}",
+            remedy="Check that a server runs there and serves the release of --repository.",
+        )
 
-    latencies: list[float] = field(default_factory=list)  # seconds, of answers right and wrong
-    errors: Counter[str] = field(default_factory=Counter)  # no answer, by kind
-    wrong: Counter[str] = field(default_factory=Counter)  # an answer that is not right, by kind
-    elapsed_s: float = 0.0  # from the first question to the last answer
 
-    @property
-    def right(self) -> int:
-        return len(self.latencies) - self.wrong.total()
-
-
-def for_seconds(questions: Iterable[Question], seconds: float) -> Iterator[Question]:
-    """Questions until `seconds` have passed since the first was taken."""
-    end = time.perf_counter() + seconds
+def until(instant: float, questions: Iterable[Question]) -> Iterator[Question]:
+    """Questions until time.perf_counter() is `instant`."""
     for question in questions:
-        if time.perf_counter() >= end:
+        if time.perf_counter() >= instant:
             return
         yield question
 
 
-async def measure(
-    target: Target,
-    questions: Iterator[Question],
-    *,
-    items: int,
-    concurrency: int,
-    requests: int | None = None,
-    duration_s: float | None = None,
-) -> Recording:
-    """Ask with `concurrency` workers, `requests` times or for `duration_s` seconds.
-
-    `questions` must not end; `items` is the size of the catalogue. A warm-up of
-    at least one question a worker comes first and is not recorded. Raises
-    Unavailable when it brings no answer at all.
-    """
-    warm_up = max(2 * concurrency, 20)
-    warm = await run(target, islice(questions, warm_up), items=items, concurrency=concurrency)
-    if not warm.latencies:
-        kind, _ = warm.errors.most_common(1)[0]
-        raise Unavailable(
-            f"none of {warm_up} first requests was answered: {kind}",
-            remedy="Check that a server runs there and serves the release of --repository.",
-        )
-    work: Iterator[Question] = islice(questions, requests)
-    if duration_s is not None:
-        work = for_seconds(work, duration_s)
-    return await run(target, work, items=items, concurrency=concurrency)
-
-
-async def run(
-    target: Target, work: Iterable[Question], *, items: int, concurrency: int
-) -> Recording:
-    """Ask everything in `work`, shared by `concurrency` workers."""
-    recording = Recording()
+async def closed(
+    target: Target, work: Iterable[Question], recording: Recording, *, concurrency: int
+) -> None:
+    """Ask everything in `work`, shared by `concurrency` callers."""
     shared = iter(work)
-    started = time.perf_counter()
+
+    async def caller() -> None:
+        for question in shared:
+            await _ask(target, question, recording, time.perf_counter())
+
     async with asyncio.TaskGroup() as group:
         for _ in range(concurrency):
-            group.create_task(_worker(target, shared, items, recording))
-    recording.elapsed_s = time.perf_counter() - started
-    return recording
+            group.create_task(caller())
 
 
-async def _worker(
-    target: Target, work: Iterator[Question], items: int, recording: Recording
+async def opened(
+    target: Target, questions: Iterator[Question], recording: Recording, instants: Array
 ) -> None:
-    for question in work:
-        sent = time.perf_counter()
-        try:
-            answer = await target.ask(question)
-        except RecserveError as error:
-            recording.errors[error.what] += 1
-            continue
-        recording.latencies.append(time.perf_counter() - sent)
-        if wrong := fault(answer, question, wanted=target.wanted, items=items):
-            recording.wrong[wrong] += 1
+    """Ask a question at each of `instants` [n] (of time.perf_counter(), ascending), and wait for
+    the last answer. Gives up, and says so in the recording, when far behind them."""
+    with Alarm() as alarm:
+        async with asyncio.TaskGroup() as group:
+            for number, due in enumerate(instants.tolist()):
+                late = time.perf_counter() - due
+                if late < 0:
+                    await alarm.until(due)
+                elif late > GIVE_UP_S:
+                    recording.unsent = len(instants) - number
+                    break
+                elif number % AT_ONCE == 0:
+                    await asyncio.sleep(0)
+                group.create_task(_ask(target, next(questions), recording, due))
+
+
+async def _ask(target: Target, question: Question, recording: Recording, due: float) -> None:
+    sent = time.perf_counter()
+    heard = await target.ask(question)
+    recording.add(question.part, due, sent, heard.done, heard.outcome)
+    if heard.release:
+        recording.releases[heard.release] += 1

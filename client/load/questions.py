@@ -1,95 +1,207 @@
-"""A release -> questions to ask of a server, and the check of every answer.
+"""Users, a mix and a release -> questions to ask of a server, each encoded once.
 
-Users, histories and limits are the release's own, so a question costs the server
-what a real one costs. Knows no server and no clock but the one it is given.
+Users and histories are real, so that a question costs the server what a real one costs. A
+question also says what its answer must hold to. Knows no server and no clock but the one it is
+given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
+import msgspec
 import numpy as np
 
+from client.load.mix import FILTERED, FILTERS, Mix
+from client.load.population import BLOCK, arriving
+from client.load.recording import Part
+from recommender.contract import Array
 from recommender.features import Request
 from recommender.release import Release
+from recommender.users import Users
 
-MOST_USERS = 2000  # questions kept ready; their tensors are built once
+KEPT = 20_000  # questions that are not made anew when they are asked again
+PICKS = 64  # different items, filters and candidates that go with a user
+CANDIDATES = 50  # of a question to /v1/rank
+EXCLUDED = 5  # items that a filter excludes
+ALLOWED = 50  # items of an allow-list
+encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Question:
-    """One user's question; `forbidden` holds the item indexes no answer may contain."""
+    """One request. Of the fields from `user_id` on, its answer must keep what is not empty."""
 
-    user_id: str
-    request: Request
-    forbidden: frozenset[int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """Item indexes and scores, best first, without padding.
-
-    Index 0 is an item that the catalogue does not know.
-    """
-
-    items: Sequence[int]
-    scores: Sequence[float]
+    part: Part
+    path: str
+    body: bytes  # JSON, for the service
+    wanted: int  # items, at most
+    request: Request = field(default_factory=Request)  # for Triton
+    user_id: str | None = None  # what the release knows as seen may not come back
+    forbidden: frozenset[str] = frozenset()  # item ids that may not come back, whatever is known
+    categories: tuple[str, ...] = ()  # of any of them
+    only: frozenset[str] | None = None  # of these
+    exactly: bool = False  # all of `only`, seen or not
+    events: int = 0  # this many events to accept, and no items
 
 
-def questions(release: Release, *, excludes: int, now: int, seed: int) -> list[Question]:
-    """One question for each of up to 2,000 users of `release`, drawn by `seed`.
+class Questions:
+    """An endless supply of questions, drawn by `seed` and `stream`."""
 
-    Of the items a user has seen, the newest `excludes` are the request's
-    exclusions; `now` is the request time in unix seconds.
-    """
-    users = release.users
-    rows = np.random.default_rng(seed).permutation(len(users))[:MOST_USERS]
-    return [_question(release, int(row), excludes, now) for row in rows] or [
-        Question(user_id="nobody", request=Request(request_time=now), forbidden=frozenset())
-    ]
+    def __init__(
+        self,
+        release: Release,
+        users: Users,
+        *,
+        mix: Mix,
+        n: int,
+        now: int,
+        zipf: float | None = None,
+        inline: bool = False,
+        seed: int = 0,
+        stream: int = 0,
+    ) -> None:
+        """`now` is the request time in unix seconds; `inline` sends histories, not user ids."""
+        self._release, self._users, self._n, self._now = release, users, n, now
+        self._inline, self._seed = inline, seed
+        self._endpoints = tuple(mix.endpoints)
+        self._weights = np.array([*mix.endpoints.values()], float)
+        self._filters = np.array([mix.filters.get(kind, 0.0) for kind in FILTERS])
+        self._rows = arriving(len(users), zipf, seed, stream)
+        self._random = np.random.default_rng([seed, stream, 1])
+        self._made = lru_cache(KEPT)(self._question)
+        self._categories = [  # large enough for full answers: sizes descend
+            name for name, size in release.catalogue.category_sizes if size >= 3 * n
+        ]
 
+    def __iter__(self) -> Iterator[Question]:
+        endpoints, weights = self._endpoints, self._weights / self._weights.sum()
+        shares = np.array([*self._filters, 1 - self._filters.sum()])
+        simple = len(endpoints) == 1 and not self._filters.any() and endpoints[0] == "recommend"
+        while True:
+            which = self._random.choice(len(endpoints), BLOCK, p=weights).tolist()
+            filtered = self._random.choice(len(shares), BLOCK, p=shares).tolist()
+            picks = self._random.integers(0, PICKS, BLOCK).tolist()
+            for end, kind, pick in zip(which, filtered, picks, strict=True):
+                # The pick tells questions of one user apart only where it matters.
+                yield self._made(endpoints[end], next(self._rows), kind, 0 if simple else pick)
 
-def _question(release: Release, row: int, excludes: int, now: int) -> Question:
-    users = release.users
-    history = users.history(row)
-    seen = list(dict.fromkeys(history.items[::-1].tolist()))[:excludes]  # newest first, once each
-    return Question(
-        user_id=users.user_ids[row],
-        request=Request(
-            history=history,
-            request_time=now,
-            user_features=users.features[row],
-            exclude=np.asarray(seen, np.int64),
-        ),
-        forbidden=frozenset(seen),
-    )
+    def _question(self, endpoint: str, row: int, kind: int, pick: int) -> Question:
+        filtered = FILTERS[kind] if kind < len(FILTERS) and endpoint in FILTERED else None
+        made: Question = getattr(self, f"_{endpoint}")(row, filtered, pick)
+        return made
 
+    # --- one for each endpoint
 
-def shuffled(asked: Sequence[Question], seed: int) -> Iterator[Question]:
-    """`asked` for ever, in a new order each round."""
-    random = np.random.default_rng(seed)
-    while True:
-        yield from (asked[i] for i in random.permutation(len(asked)))
+    def _recommend(self, row: int, filtered: str | None, pick: int) -> Question:
+        who, request, promises = self._who(row)
+        body, kept = self._filter(filtered, row, pick)
+        mask = None
+        if kept.get("categories"):
+            mask = self._release.catalogue.category_mask(kept["categories"])
+        return Question(
+            part=Part("recommend", self._length(row)),
+            path="/v1/recommend",
+            body=encode({**who, "n": self._n, **body}),
+            wanted=self._n,
+            request=Request(
+                history=request.history,
+                request_time=self._now,
+                user_features=request.user_features,
+                category_mask=mask,
+            ),
+            **{**promises, **kept, "forbidden": promises["forbidden"] | kept["forbidden"]},
+        )
 
+    def _similar(self, row: int, filtered: str | None, pick: int) -> Question:
+        item = self._item(row, pick)
+        body, kept = self._filter(filtered, row, pick)
+        return Question(
+            part=Part("similar"),
+            path="/v1/similar",
+            body=encode({"item_id": item, "n": self._n, **body}),
+            wanted=self._n,
+            **{**kept, "forbidden": kept["forbidden"] | {item}},
+        )
 
-def fault(answer: Answer, question: Question, *, wanted: int, items: int) -> str | None:
-    """What is wrong with `answer`, None for a right one.
+    def _rank(self, row: int, _: str | None, pick: int) -> Question:
+        who, request, _promises = self._who(row)
+        candidates = self._some(row, pick, CANDIDATES)
+        return Question(
+            part=Part("rank", self._length(row)),
+            path="/v1/rank",
+            body=encode({**who, "candidates": candidates}),
+            wanted=len(candidates),
+            request=request,
+            only=frozenset(candidates),
+            exactly=True,
+        )
 
-    `wanted` is how many items were asked for, `items` how many the catalogue holds.
-    """
-    expected = min(wanted, items - len(question.forbidden))
-    found = set(answer.items)
-    if len(answer.items) != expected:
-        return f"{len(answer.items)} items instead of {expected}"
-    if len(found) != len(answer.items):
-        return "an item twice"
-    if not all(1 <= item <= items for item in found):
-        return "an item outside the catalogue"
-    if found & question.forbidden:
-        return "an item the user has seen"
-    if any(a < b for a, b in zip(answer.scores, answer.scores[1:], strict=False)):
-        return "scores not in order"
-    if not all(np.isfinite(answer.scores)):
-        return "a score that is no number"
-    return None
+    def _popular(self, row: int, filtered: str | None, pick: int) -> Question:
+        body, kept = self._filter(filtered, row, pick)
+        return Question(
+            part=Part("popular"),
+            path="/v1/popular",
+            body=encode({"n": self._n, **body}),
+            wanted=self._n,
+            **kept,
+        )
+
+    def _events(self, row: int, _: str | None, pick: int) -> Question:
+        """A view of an item of the user's own past: what may be recommended stays the same."""
+        event = {"user_id": self._users.user_ids[row], "item_id": self._item(row, pick)}
+        body = encode({"events": [{**event, "event": "view"}]})
+        return Question(part=Part("events"), path="/v1/events", body=body, wanted=0, events=1)
+
+    # --- parts of them
+
+    def _who(self, row: int) -> tuple[dict[str, Any], Request, dict[str, Any]]:
+        """What says who asks, to the service and to Triton, and what that promises."""
+        users, catalogue = self._users, self._release.catalogue
+        history = users.history(row)
+        request = Request(
+            history=history, request_time=self._now, user_features=users.features[row]
+        )
+        if not self._inline:
+            user_id = users.user_ids[row]
+            return {"user_id": user_id}, request, {"user_id": user_id, "forbidden": frozenset()}
+        newest = history.items[-self._release.limits.history :].tolist()
+        ids = [catalogue.item_id(item) for item in newest]
+        seen = frozenset() if self._release.details.get("repurchase") else frozenset(ids)
+        return {"history": ids}, request, {"forbidden": seen}
+
+    def _length(self, row: int) -> int:
+        return self._release.limits.bucket(int(self._users.lengths[row]))
+
+    def _filter(
+        self, kind: str | None, row: int, pick: int
+    ) -> tuple[Mapping[str, Any], dict[str, Any]]:
+        """What goes into the body, and what the answer must keep."""
+        none: frozenset[str] = frozenset()
+        if kind == "categories" and self._categories:
+            name = self._categories[pick % len(self._categories)]
+            return {"filter": {"categories": [name]}}, {"categories": (name,), "forbidden": none}
+        if kind == "exclude":
+            ids = self._some(row, pick, EXCLUDED)
+            return {"filter": {"exclude": ids}}, {"forbidden": frozenset(ids)}
+        if kind == "only":
+            ids = self._some(row, pick, ALLOWED)
+            return {"filter": {"only": ids}}, {"only": frozenset(ids), "forbidden": none}
+        return {}, {"forbidden": none}
+
+    def _item(self, row: int, pick: int) -> str:
+        """One of the user's own, or any where there is none."""
+        items = self._users.history(row).items
+        if not len(items):
+            return self._some(row, pick, 1)[0]
+        return self._release.catalogue.item_id(int(items[pick % len(items)]))
+
+    def _some(self, row: int, pick: int, count: int) -> list[str]:
+        """Random items, distinct."""
+        random = np.random.default_rng([self._seed, row, pick])
+        size = len(self._release.catalogue)
+        drawn: Array = random.choice(size, min(count, size), replace=False) + 1
+        return [self._release.catalogue.item_id(int(index)) for index in drawn]

@@ -1,79 +1,212 @@
-"""A recording -> throughput and percentiles -> a table, or JSON. Knows no target."""
+"""What was recorded -> throughput, percentiles, faults: the figures of one load test.
+
+Latency counts from the instant that was scheduled. In percentiles is every answer, right or
+wrong; questions without one, refusals and fallbacks are counted apart. A run that its own
+generator could not keep up with is no measurement, and says so. Knows no target.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
-from client.load.generator import Recording
+from client.load.plan import Plan
+from client.load.recording import Fate, Rows
+from recommender.contract import Array
+from recommender.release import read_index
 
-PERCENTILES = (50, 95, 99)
+PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9}
+ANSWERED = (Fate.RIGHT, Fate.WRONG)
+
+# When a generator is too slow for its figures to be the server's.
+LATE_MS = 2.0  # p99 of how late it sent: below this it does not matter,
+LATE_SHARE = 0.2  # nor below this share of the latency's p99
+BUSY_SHARE = 0.95  # of a core, in a closed loop that lasted
+LASTED_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Of all questions, those of one kind."""
+
+    requests: int
+    right: int
+    latency_ms: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Second:
+    """One second of the run: what was due in it, and what became of it."""
+
+    second: int
+    sent: int
+    right: int
+    refused: int
+    errors: int  # no answer, a wrong one, or a fallback
+    p50_ms: float | None
+    p99_ms: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
     target: str
-    release: int
-    concurrency: int
+    release: int  # that served when the run began
+    releases: Mapping[int, int]  # answers by the release they name
+    concurrency: int | None  # callers of a closed loop
+    offered_rate: float | None  # requests a second of an open loop
+    processes: int
     requests: int  # asked after the warm-up
     right: int  # answered, and the answer passed every check
-    elapsed_s: float
+    elapsed_s: float  # from the start to the last answer
     throughput: float  # right answers per second
-    latency_ms: Mapping[str, float]  # mean, p50, p95, p99, max over all answers; empty without one
-    errors: Mapping[str, int]  # kind -> questions without an answer
+    latency_ms: Mapping[str, float]  # mean, percentiles, max; empty without an answer
+    errors: Mapping[str, int]  # kind -> questions without an answer of a model
     wrong: Mapping[str, int]  # kind -> answers that failed a check
+    fallbacks: int  # of the errors: popular items instead of a model's
+    refused: Mapping[str, int]  # kind -> refusals: 429, 503, a full queue
+    refused_ms: Mapping[str, float]  # their own latency
+    by: Mapping[str, Share]  # by endpoint
+    lengths: Mapping[int, Share]  # by length bucket of the history, where one is read
+    seconds: tuple[Second, ...]
+    lag_ms: Mapping[str, float]  # p50, p99, max: how late the generator itself sent
+    unsent: int  # scheduled, but never sent: the generator gave up
+    cpu_s: float  # of the generator
+    behind: bool  # it could not keep up: this is no measurement
+    why_behind: str = ""
 
     @property
     def passed(self) -> bool:
-        return self.right == self.requests > 0
+        """Whoever asked got a right answer, or was refused in words; and it was measured."""
+        answered = self.right + sum(self.refused.values())
+        return not self.behind and self.right > 0 and answered == self.requests
 
 
-def report(recording: Recording, *, target: str, release: int, concurrency: int) -> Report:
+def report(plan: Plan, rows: Rows) -> Report:
+    right = rows.fate(Fate.RIGHT)
+    latency = 1000 * (rows.done - rows.due)
+    lag = 1000 * (rows.sent - rows.due)
+    answered, refused = rows.fate(*ANSWERED), rows.fate(Fate.REFUSED)
+    elapsed = float(rows.done.max(initial=0.0))
+    errors = _kinds(rows, Fate.FAILED, Fate.FALLBACK)
+    serving = read_index(plan.repository).serving
+    assert serving is not None  # it was read before
+    why = _why_behind(plan, rows, latency[answered], lag, elapsed)
     return Report(
-        target=target,
-        release=release,
-        concurrency=concurrency,
-        requests=len(recording.latencies) + recording.errors.total(),
-        right=recording.right,
-        elapsed_s=recording.elapsed_s,
-        throughput=recording.right / recording.elapsed_s if recording.elapsed_s else 0.0,
-        latency_ms=_latency_ms(recording.latencies),
-        errors=dict(recording.errors.most_common()),
-        wrong=dict(recording.wrong.most_common()),
+        target=plan.target,
+        release=serving,
+        releases=dict(sorted(rows.releases.items())),
+        concurrency=None if plan.arrivals else plan.concurrency,
+        offered_rate=_offered(plan, rows),
+        processes=plan.processes,
+        requests=len(rows) + rows.unsent,
+        right=int(right.sum()),
+        elapsed_s=elapsed,
+        throughput=float(right.sum()) / elapsed if elapsed else 0.0,
+        latency_ms=summary(latency[answered]),
+        errors=errors,
+        wrong=_kinds(rows, Fate.WRONG),
+        fallbacks=int(rows.fate(Fate.FALLBACK).sum()),
+        refused=_kinds(rows, Fate.REFUSED),
+        refused_ms=summary(latency[refused]),
+        by=_shares(rows, [part.endpoint for part in rows.parts], latency),
+        lengths=_shares(rows, [part.length for part in rows.parts], latency),
+        seconds=_seconds(rows, latency),
+        lag_ms=_lag(lag),
+        unsent=rows.unsent,
+        cpu_s=rows.cpu_s,
+        behind=bool(why),
+        why_behind=why,
     )
 
 
-def _latency_ms(latencies: list[float]) -> dict[str, float]:
-    if not latencies:
+def summary(ms: Array) -> dict[str, float]:
+    """Mean, percentiles and maximum of `ms` [n]; nothing of nothing."""
+    if not len(ms):
         return {}
-    ms = np.asarray(latencies) * 1000
-    at = np.percentile(ms, PERCENTILES)
-    return {
-        "mean": float(ms.mean()),
-        **{f"p{p}": float(value) for p, value in zip(PERCENTILES, at, strict=True)},
-        "max": float(ms.max()),
-    }
+    at = np.percentile(ms, [*PERCENTILES.values()])
+    named = {name: float(value) for name, value in zip(PERCENTILES, at, strict=True)}
+    return {"mean": float(ms.mean()), **named, "max": float(ms.max())}
 
 
-def table(found: Report) -> Group:
-    """For a terminal: the figures, then one line for each kind of error and wrong answer."""
-    figures = Table("requests", "workers", "seconds", "right/s", box=None, pad_edge=False)
-    row = [
-        f"{found.requests:,}",
-        str(found.concurrency),
-        f"{found.elapsed_s:.1f}",
-        f"{found.throughput:,.0f}",
-    ]
-    for name, value in found.latency_ms.items():
-        figures.add_column(f"{name} ms", justify="right")
-        row.append(f"{value:.2f}")
-    figures.add_row(*row)
-    faults = [f"{count:,} without an answer: {kind}" for kind, count in found.errors.items()]
-    faults += [f"{count:,} answered wrongly: {kind}" for kind, count in found.wrong.items()]
-    title = Text(f"{found.target}, release {found.release}")
-    return Group(title, figures, *(Text(fault, "red") for fault in faults))
+def _kinds(rows: Rows, *fates: Fate) -> dict[str, int]:
+    """The most frequent first."""
+    counts = np.bincount(rows.outcome, minlength=len(rows.outcomes)).tolist()
+    found = Counter[str]()
+    for outcome, count in zip(rows.outcomes, counts, strict=True):
+        if outcome.fate in fates and count:
+            found[outcome.kind] += count
+    return dict(found.most_common())
+
+
+def _shares(rows: Rows, names: list[Any], latency: Array) -> dict[Any, Share]:
+    """By the names of parts; those of an empty name, or 0, are left out."""
+    right, answered = rows.fate(Fate.RIGHT), rows.fate(*ANSWERED)
+    found = {}
+    for name in sorted(set(filter(None, names))):
+        of_name = np.array([other == name for other in names], bool)[rows.part]
+        if of_name.any():
+            found[name] = Share(
+                requests=int(of_name.sum()),
+                right=int((of_name & right).sum()),
+                latency_ms=summary(latency[of_name & answered]),
+            )
+    return found
+
+
+def _seconds(rows: Rows, latency: Array) -> tuple[Second, ...]:
+    if not len(rows):
+        return ()
+    second = rows.due.astype(np.int64)
+    order = np.argsort(second, kind="stable")
+    edges = np.searchsorted(second[order], np.arange(second.max() + 2))
+    right, answered = rows.fate(Fate.RIGHT), rows.fate(*ANSWERED)
+    refused = rows.fate(Fate.REFUSED)
+
+    def one(number: int) -> Second:
+        at = order[edges[number] : edges[number + 1]]
+        took = latency[at][answered[at]]
+        p50, p99 = np.percentile(took, (50, 99)).tolist() if len(took) else (None, None)
+        good, busy = int(right[at].sum()), int(refused[at].sum())
+        return Second(
+            second=number,
+            sent=len(at),
+            right=good,
+            refused=busy,
+            errors=len(at) - good - busy,
+            p50_ms=p50,
+            p99_ms=p99,
+        )
+
+    return tuple(map(one, range(len(edges) - 1)))
+
+
+def _lag(lag: Array) -> dict[str, float]:
+    if not len(lag):
+        return {}
+    p50, p99 = np.percentile(lag, (50, 99))
+    return {"p50": float(p50), "p99": float(p99), "max": float(lag.max())}
+
+
+def _offered(plan: Plan, rows: Rows) -> float | None:
+    if plan.arrivals is None:
+        return None
+    duration = plan.arrivals.duration_s or float(rows.due.max(initial=0.0))
+    return (len(rows) + rows.unsent) / duration if duration else 0.0
+
+
+def _why_behind(plan: Plan, rows: Rows, latency: Array, lag: Array, elapsed: float) -> str:
+    if rows.unsent:
+        return f"it gave up on {rows.unsent:,} requests that it could not send in time"
+    if plan.arrivals is None:
+        if rows.busy > BUSY_SHARE and elapsed > LASTED_S:
+            return f"it was busy itself for {rows.busy:.0%} of the time"
+        return ""
+    late = float(np.percentile(lag, 99)) if len(lag) else 0.0
+    share = LATE_SHARE * float(np.percentile(latency, 99)) if len(latency) else 0.0
+    if late > max(LATE_MS, share):
+        return f"it sent 1% of the requests {late:.1f} ms late, or later"
+    return ""

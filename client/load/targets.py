@@ -1,49 +1,79 @@
-"""A question -> one of the three kinds of server -> an answer.
+"""A question -> one of the three kinds of server -> when it was answered, and how rightly.
 
-    http://host:port          the Bento service, POST /v1/recommend, by user id
-    grpc://host:port          Triton over gRPC, the whole contract
-    triton+http://host:port   Triton over HTTP, the whole contract
+    http://host:port          the Bento service (https:// too), every endpoint, by user id
+    grpc://host:port          Triton over gRPC, the whole contract, /v1/recommend's model alone
+    triton+http://host:port   the same over HTTP
 
-Knows nothing of workers, rates or statistics.
+Knows nothing of callers, rates or statistics.
 """
 
 from __future__ import annotations
 
-import json
-from typing import Protocol
+import ssl
+import time
+from functools import lru_cache
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-import aiohttp
+import msgspec
 import numpy as np
 
 from client import tensors, trust
-from client.load.questions import Answer, Question
+from client.load.checking import Expected, Known, Releases, fault
+from client.load.connection import Connections, Lost
+from client.load.mix import Mix
+from client.load.questions import KEPT, Question
+from client.load.recording import RIGHT, Fate, Outcome
 from recommender.contract import PADDING, Array
-from recommender.errors import BadInput, RecserveError, Unavailable
+from recommender.errors import BadInput, RecserveError
+from recommender.features import Request
 from recommender.features import tensors as build
 from recommender.release import Release
 
 SCHEMES = "http://, https://, grpc:// or triton+http://"
+BUSY = (429, 503)
+FELL_BACK = Outcome(Fate.FALLBACK, "fallback: the model did not answer")
+
+
+class Heard(NamedTuple):
+    done: float  # time.perf_counter() when the answer was there, or was given up
+    outcome: Outcome
+    release: int = 0  # that the answer names; 0: none
 
 
 class Target(Protocol):
     """Use and close it inside one event loop."""
 
-    wanted: int  # items asked for with each question
-    excludes: int  # of the items a user has seen, how many are sure to be kept out
-
-    async def ask(self, question: Question) -> Answer:
-        """Raises RecserveError, whose `what` is the kind of failure."""
+    async def ask(self, question: Question) -> Heard:
+        """Never raises a RecserveError: what went wrong is the outcome."""
 
     async def close(self) -> None: ...
 
 
-def connect(address: str, release: Release, *, n: int, model: str, timeout_s: float) -> Target:
-    """The target at `address`; `n` is for Bento, `model` for Triton. Raises BadInput."""
+def connect(
+    address: str,
+    release: Release,
+    *,
+    model: str,
+    timeout_s: float,
+    connections: int,
+    mix: Mix | None = None,
+    releases: Releases | None = None,
+) -> Target:
+    """The target at `address`; `model` is for Triton. Raises BadInput."""
     scheme, place = _parts(address)
     if place and scheme in ("http", "https"):
-        return Bento(f"{scheme}://{place}", release, n=n, timeout_s=timeout_s)
+        if releases is None:
+            releases = Releases(release.repository)
+        return Bento(f"{scheme}://{place}", releases, timeout_s=timeout_s, most=connections)
     if place and scheme in ("grpc", "triton+http"):
+        if mix is not None and (strange := _strange(mix)):
+            raise BadInput(
+                f"Triton at {address} has no {strange}",
+                remedy="Ask the service (http://) for a mix; of Triton, recommend with categories.",
+                field="mix",
+                value=strange,
+            )
         return Triton(f"{scheme}://{place}", release, model=model, timeout_s=timeout_s)
     raise BadInput(
         f"target {address!r} is no address of a server",
@@ -62,74 +92,147 @@ def _parts(address: str) -> tuple[str, str]:
         return "", ""
 
 
+def _strange(mix: Mix) -> str:
+    """What of `mix` Triton cannot be asked for."""
+    asked: list[str] = [name for name, weight in mix.endpoints.items() if weight > 0]
+    filters = [kind for kind, share in mix.filters.items() if share > 0]
+    strange = [name for name in asked if name != "recommend"]
+    strange += [f"filter {kind}" for kind in filters if kind != "categories"]
+    return ", ".join(strange)
+
+
+class _Item(msgspec.Struct):
+    item_id: str
+    score: float
+
+
+class _Answer(msgspec.Struct):
+    """What of /v1/recommend, similar, rank and popular is judged."""
+
+    items: list[_Item]
+    release: int
+    fallback: bool
+    notes: list[str] = []
+
+
+class _Events(msgspec.Struct):
+    accepted: int
+    duplicates: int
+
+
 class Bento:
-    def __init__(self, address: str, release: Release, *, n: int, timeout_s: float) -> None:
-        self.wanted = n
-        self.excludes = len(release.catalogue)  # all of them: Bento drops what the model cannot
-        self._index = release.catalogue.index
-        self._timeout_s = timeout_s
-        # aiohttp: with 32 callers httpx takes 3.6 ms of CPU a request, and would measure itself.
-        self._client = aiohttp.ClientSession(
-            address,
-            connector=aiohttp.TCPConnector(limit=0, ssl=trust.authority()),  # one a caller
-            headers=trust.headers(),
-            timeout=aiohttp.ClientTimeout(total=timeout_s),
+    def __init__(self, address: str, releases: Releases, *, timeout_s: float, most: int) -> None:
+        parts = urlsplit(address)
+        assert parts.hostname is not None
+        secure = parts.scheme == "https"
+        self._releases = releases
+        self._connections = Connections(
+            parts.hostname,
+            parts.port or (443 if secure else 80),
+            tls=_tls() if secure else None,
+            most=most,
+            timeout_s=timeout_s,
         )
+        headers = {"Host": parts.netloc, "Content-Type": "application/json", **trust.headers()}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self._head = lru_cache(
+            lambda path, size: (
+                f"POST {path} HTTP/1.1\r\n{lines}Content-Length: {size}\r\n\r\n".encode()
+            )
+        )
+        self._answer = msgspec.json.Decoder(_Answer)
+        self._events = msgspec.json.Decoder(_Events)
 
-    async def ask(self, question: Question) -> Answer:
-        body = {"user_id": question.user_id, "n": self.wanted}
+    async def ask(self, question: Question) -> Heard:
+        request = self._head(question.path, len(question.body)) + question.body
         try:
-            async with self._client.post("/v1/recommend", json=body) as response:
-                status, answer = response.status, await response.read()
-        except TimeoutError as error:
-            raise _failed(f"no answer within {self._timeout_s:g} s") from error
-        except aiohttp.ClientError as error:
-            raise _failed(f"no connection ({type(error).__name__})") from error
-        if status != 200:
-            raise _failed(f"HTTP {status}")
-        return self._read(answer)
+            done, status, body = await self._connections.ask(request)
+        except Lost as lost:
+            return Heard(lost.done, Outcome(Fate.FAILED, str(lost)))
+        if status == 200:
+            try:
+                return self._judged(done, question, body)
+            except msgspec.MsgspecError:
+                none = f"an answer that is none of {question.path}"
+                return Heard(done, Outcome(Fate.FAILED, none))
+        fate = Fate.REFUSED if status in BUSY else Fate.FAILED
+        return Heard(done, Outcome(fate, f"HTTP {status}"))
 
-    def _read(self, answer: bytes) -> Answer:
-        try:
-            body = json.loads(answer)
-            fallback = body["fallback"]
-            items = [self._index(item["item_id"]) for item in body["items"]]
-            scores = [float(item["score"]) for item in body["items"]]
-        except (ValueError, LookupError, TypeError) as error:
-            raise _failed("an answer that is none of /v1/recommend") from error
-        if fallback:  # well-formed, but no model computed it: not what is measured here
-            raise _failed("fallback: the model did not answer")
-        return Answer(items=items, scores=scores)
+    def _judged(self, done: float, question: Question, body: bytes) -> Heard:
+        if question.events:
+            accepted = self._events.decode(body)
+            counted = accepted.accepted + accepted.duplicates
+            if counted == question.events:
+                return Heard(done, RIGHT)
+            wrong = f"{counted} events taken instead of {question.events}"
+            return Heard(done, Outcome(Fate.WRONG, wrong))
+        answer = self._answer.decode(body)
+        known = self._releases.get(answer.release)
+        if known is None:
+            wrong = f"release {answer.release}, which the repository does not hold"
+            return Heard(done, Outcome(Fate.WRONG, wrong), answer.release)
+        expected = known.expected(question)
+        if "only" in answer.notes:  # an allow-list that is not exact, and said to be none
+            expected = expected.fewer(len(answer.items))
+        items = answer.items
+        wrong_in = fault([i.item_id for i in items], [i.score for i in items], expected)
+        if wrong_in is not None:
+            return Heard(done, Outcome(Fate.WRONG, wrong_in), answer.release)
+        return Heard(done, FELL_BACK if answer.fallback else RIGHT, answer.release)
 
     async def close(self) -> None:
-        await self._client.close()
+        await self._connections.close()
+
+
+def _tls() -> ssl.SSLContext:
+    authority = trust.authority()
+    return ssl.create_default_context() if isinstance(authority, bool) else authority
 
 
 class Triton:
     def __init__(self, address: str, release: Release, *, model: str, timeout_s: float) -> None:
-        self.wanted = release.limits.answers
-        self.excludes = release.limits.exclude
         self._release, self._model, self._timeout_s = release, model, timeout_s
+        self._known = Known(release)
         self._client = tensors.connect(address)
-        self._built: dict[str, dict[str, Array]] = {}  # user id -> tensors [1, ...]
+        self._prepared = lru_cache(KEPT)(self._prepare)
 
-    async def ask(self, question: Question) -> Answer:
-        inputs = self._built.get(question.user_id)
-        if inputs is None:
-            inputs = build([question.request], self._release.limits)
-            self._built[question.user_id] = inputs
-        outputs = await self._client.infer(
-            self._model, self._release.version, inputs, timeout_s=self._timeout_s
-        )
+    async def ask(self, question: Question) -> Heard:
+        inputs, expected = self._prepared(question)
+        version = self._release.version
+        try:
+            outputs = await self._client.infer(
+                self._model, version, inputs, timeout_s=self._timeout_s
+            )
+        except tensors.TooBusy as error:
+            return Heard(time.perf_counter(), Outcome(Fate.REFUSED, error.what))
+        except RecserveError as error:
+            return Heard(time.perf_counter(), Outcome(Fate.FAILED, error.what))
+        done = time.perf_counter()
         item_K, score_K = outputs["item"][0], outputs["score"][0]
         there = item_K != PADDING
         if not np.all(there[:-1] >= there[1:]):
-            raise _failed("padding between the items of an answer")
-        return Answer(items=item_K[there].tolist(), scores=score_K[there].tolist())
+            gap = Outcome(Fate.WRONG, "padding between the items of an answer")
+            return Heard(done, gap, version)
+        ids = self._known.named(item_K[there].tolist())
+        wrong = fault(ids, score_K[there].tolist(), expected)
+        return Heard(done, Outcome(Fate.WRONG, wrong) if wrong else RIGHT, version)
+
+    def _prepare(self, question: Question) -> tuple[dict[str, Array], Expected]:
+        """Its tensors [1, ...], and what the answer must be: all K items, and none of the newest
+        seen, as many as the model's exclusions hold."""
+        limits, request = self._release.limits, question.request
+        seen = list(dict.fromkeys(request.history.items[::-1].tolist()))[: limits.exclude]
+        if self._release.details.get("repurchase"):
+            seen = []
+        asked = Request(
+            history=request.history,
+            request_time=request.request_time,
+            user_features=request.user_features,
+            category_mask=request.category_mask,
+            exclude=np.asarray(seen, np.int64),
+        )
+        excluded = frozenset(self._known.named(seen))
+        return build([asked], limits), self._known.narrowed(question, limits.answers, seen=excluded)
 
     async def close(self) -> None:
         await self._client.close()
-
-
-def _failed(kind: str) -> RecserveError:
-    return Unavailable(kind, remedy="See the server's log, or lower the load.")

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 if TYPE_CHECKING:
+    from client.load.arrivals import Arrivals
     from client.load.report import Report
+    from client.load.session import Progress
+
+ASKING = "What is asked"  # a part of --help
+DEFAULT = 1000  # requests
 
 
 def load(
     target: Annotated[
         str,
         typer.Argument(
-            help="http://HOST:PORT (Bento), grpc://HOST:PORT or triton+http://HOST:PORT (Triton)."
+            help="http(s)://HOST:PORT (Bento), grpc://HOST:PORT or triton+http://HOST:PORT "
+            "(Triton)."
         ),
     ],
     concurrency: Annotated[
-        int, typer.Option("--concurrency", "-c", min=1, max=10_000, help="Callers at a time.")
+        int,
+        typer.Option(
+            "--concurrency", "-c", min=1, max=10_000, help="Callers at a time, without --rate."
+        ),
     ] = 8,
     requests: Annotated[
         int | None, typer.Option(min=1, help="How many to send [default: 1000].")
@@ -27,56 +38,200 @@ def load(
     duration: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds to send, instead of --requests.")
     ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            help="Requests a second, whatever the server does: an open loop of --arrivals.",
+        ),
+    ] = None,
+    arrivals: Annotated[
+        str,
+        typer.Option(
+            help="constant, poisson, ramp (from 0 to --rate), flash (a crowd of --peak times as "
+            "many in the middle fifth) or trace."
+        ),
+    ] = "poisson",
+    peak: Annotated[float, typer.Option(min=1, help="Of a flash crowd, times --rate.")] = 10,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="For --arrivals trace: seconds or unix times, one a line."),
+    ] = None,
+    warm_up: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds of the same load that are not measured [default: a tenth of --duration, "
+            "at most 5].",
+        ),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, max=64, help="Generators, each with an event loop of its own.")
+    ] = 1,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds until one is given up.")] = 10,
+    mix: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME=WEIGHT,...",
+            rich_help_panel=ASKING,
+            help="Of recommend, similar, rank, popular, events; the last are written to its store.",
+        ),
+    ] = "recommend=1",
+    filters: Annotated[
+        str,
+        typer.Option(
+            "--filtered",
+            metavar="SHARE|NAME=SHARE,...",
+            rich_help_panel=ASKING,
+            help="Share of requests with a filter of categories, or of each kind: categories, "
+            "exclude, only.",
+        ),
+    ] = "",
+    zipf: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=10,
+            rich_help_panel=ASKING,
+            help="Some users come more often, by Zipf's law with this exponent [default: none do].",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=ASKING, help="A data folder: its users instead of the release's."
+        ),
+    ] = None,
+    inline: Annotated[
+        bool,
+        typer.Option("--inline", rich_help_panel=ASKING, help="Send histories, not user ids."),
+    ] = False,
     n: Annotated[
-        int, typer.Option("-n", min=1, help="Items per answer, from Bento (Triton gives them all).")
+        int,
+        typer.Option(
+            "-n",
+            min=1,
+            rich_help_panel=ASKING,
+            help="Items per answer, from Bento (Triton gives them all).",
+        ),
     ] = 10,
     model: Annotated[
-        str | None, typer.Option(help="Triton's model [default: the one that serves].")
+        str | None,
+        typer.Option(rich_help_panel=ASKING, help="Triton's model [default: the one that serves]."),
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds until one is given up.")] = 10,
     repository: Annotated[
-        Path, typer.Option(help="Users, histories and limits come from its serving release.")
+        Path,
+        typer.Option(
+            rich_help_panel=ASKING,
+            help="Users, histories and limits come from its serving release; its releases say "
+            "what is right.",
+        ),
     ] = Path("model_repository"),
-    seed: Annotated[int, typer.Option(min=0, help="Which users, in which order.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, rich_help_panel=ASKING, help="Which users, in which order."),
+    ] = 0,
     json: Annotated[bool, typer.Option("--json", help="The figures as one JSON object.")] = False,
 ) -> None:
-    """Send requests from N callers, check every answer, print throughput and latency.
+    """Send requests, check every answer, print throughput and latency.
 
-    Each caller sends its next request when the last one is answered. Exit code 1
-    if a request failed or an answer was wrong.
+    Without --rate each of -c callers sends its next request when the last one is answered. With
+    --rate requests leave on schedule, and latency counts from there: a server that stalls cannot
+    hide it. Exit code 1 if a request failed, an answer was wrong, or the generator itself could
+    not keep up; refusals (429, 503) are counted apart.
 
-    Example: recserve load grpc://127.0.0.1:8001 -c 32 --duration 10
+    Examples: recserve load grpc://127.0.0.1:8001 -c 32 --duration 10;
+    recserve load http://127.0.0.1:3000 --rate 500 --duration 60 --mix recommend=8,similar=1,rank=1
     """
-    import asyncio
+    import uvloop
 
-    from rich.console import Console
-
+    from client.load.mix import Mix
     from client.load.session import Plan, run
 
     if requests is not None and duration is not None:
         raise typer.BadParameter("give --requests or --duration, not both")
+    open_loop = _arrivals(rate, arrivals, peak, trace, requests, duration)
+    lasts = duration if open_loop is None else open_loop.duration_s
     plan = Plan(
         target=target,
         repository=repository,
+        arrivals=open_loop,
         concurrency=concurrency,
-        requests=1000 if requests is None and duration is None else requests,
-        duration_s=duration,
+        requests=None if open_loop or duration else requests or DEFAULT,
+        duration_s=None if open_loop else duration,
+        warm_up_s=min((duration or 0) / 10, 5) if warm_up is None else warm_up,
+        processes=processes,
+        mix=Mix.of(mix, filters),
+        zipf=zipf,
+        data=data,
+        inline=inline,
         n=n,
         model=model,
         timeout_s=timeout,
         seed=seed,
     )
-    with Console(stderr=True).status(f"Asking {target} …"):
-        found = asyncio.run(run(plan))
+    with _watching(plan.warm_up_s + lasts if lasts else None, target) as progress:
+        found = uvloop.run(run(plan, progress=progress))
     _show(found, json)
     if not found.passed:
         raise typer.Exit(1)
 
 
+def _arrivals(
+    rate: float | None,
+    kind: str,
+    peak: float,
+    trace: Path | None,
+    requests: int | None,
+    duration: float | None,
+) -> Arrivals | None:
+    """None for a closed loop."""
+    from client.load.arrivals import KINDS, Arrivals, Kind
+
+    if kind not in KINDS:
+        raise typer.BadParameter(f"--arrivals is {kind!r}, none of {', '.join(KINDS)}")
+    if (kind == "trace") != (trace is not None):
+        raise typer.BadParameter("--arrivals trace goes with --trace FILE, no other does")
+    if kind in ("ramp", "flash", "trace") and requests is not None:
+        raise typer.BadParameter(f"--arrivals {kind} takes --duration, not --requests")
+    if kind == "trace":
+        return Arrivals(kind="trace", rate=rate, duration_s=duration, trace=trace)
+    if rate is None:
+        if kind != "poisson":
+            raise typer.BadParameter(f"--arrivals {kind} needs --rate")
+        return None
+    seconds = duration or (requests or DEFAULT) / rate
+    return Arrivals(kind=cast(Kind, kind), rate=rate, duration_s=seconds, peak=peak)
+
+
+@contextmanager
+def _watching(seconds: float | None, target: str) -> Iterator[Callable[[Progress], None] | None]:
+    """A line on stderr that follows the run; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn())
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(f"Asking {target} ...", total=seconds)
+
+        def show(now: Progress) -> None:
+            line = f"{now.rate:,.0f} right/s, p50 {now.p50_ms:.1f} ms, p99 {now.p99_ms:.1f} ms"
+            line += f", {now.refused:,} refused" if now.refused else ""
+            line += f", [red]{now.faults:,} faults[/]" if now.faults else ""
+            bar.update(task, description=line, completed=now.elapsed_s)
+
+        yield show
+
+
 def _show(found: Report, as_json: bool) -> None:
     from rich.console import Console
 
-    from client.load.report import table
+    from client.load.table import table
 
     if as_json:
         from dataclasses import asdict

@@ -1,0 +1,145 @@
+"""What happened to every question: when it was due, sent and answered, and with what outcome.
+
+A generator appends to a Recording while it runs; `Rows` is what is left of it: arrays, small
+enough to go through a pipe, and merged without loss. Knows no target and no statistics.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+
+from recommender.contract import Array
+
+
+class Fate(StrEnum):
+    RIGHT = "right"  # answered, and the answer passed every check
+    WRONG = "wrong"  # answered, and a check failed
+    FALLBACK = "fallback"  # popular items: well-formed, but no model gave them
+    REFUSED = "refused"  # 429, 503, a full queue of Triton: too much to do, said in time
+    FAILED = "failed"  # no answer
+
+
+class Outcome(NamedTuple):
+    fate: Fate
+    kind: str = ""  # in words; nothing for a right answer
+
+
+class Part(NamedTuple):
+    """Which kind of question."""
+
+    endpoint: str
+    length: int = 0  # of the history that the model reads, as a bucket of the release; 0: none
+
+
+RIGHT = Outcome(Fate.RIGHT)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """Of every question; instants are seconds from the start of what is measured."""
+
+    due: Array  # [n] float64: scheduled; in a closed loop, when the caller was ready
+    sent: Array  # [n] float64
+    done: Array  # [n] float64
+    part: Array  # [n] uint16, of `parts`
+    outcome: Array  # [n] uint16, of `outcomes`
+    parts: tuple[Part, ...]
+    outcomes: tuple[Outcome, ...]
+    releases: Counter[int] = field(default_factory=Counter)  # answers by the release they name
+    unsent: int = 0  # due, but the generator gave up
+    cpu_s: float = 0.0  # of the generator, while it measured
+    busy: float = 0.0  # that as a share of one core; of the busiest process
+
+    def __len__(self) -> int:
+        return len(self.due)
+
+    def fate(self, *fates: Fate) -> Array:
+        """[n] bool"""
+        wanted = [outcome.fate in fates for outcome in self.outcomes]
+        return np.array([*wanted, False], bool)[self.outcome]
+
+    def where(self, chosen: Array) -> Rows:
+        """The rows where `chosen` [n] bool; what is counted for all of them stays."""
+        return replace(
+            self,
+            due=self.due[chosen],
+            sent=self.sent[chosen],
+            done=self.done[chosen],
+            part=self.part[chosen],
+            outcome=self.outcome[chosen],
+        )
+
+    def between(self, begin: float, end: float) -> Rows:
+        """Those due from `begin` to before `end`, seconds from the start, which becomes `begin`."""
+        found = self.where((self.due >= begin) & (self.due < end))
+        return replace(
+            found, due=found.due - begin, sent=found.sent - begin, done=found.done - begin
+        )
+
+
+class Recording:
+    def __init__(self) -> None:
+        self.due, self.sent, self.done = array("d"), array("d"), array("d")
+        self.part, self.outcome = array("H"), array("H")
+        self.parts: dict[Part, int] = {}
+        self.outcomes: dict[Outcome, int] = {RIGHT: 0}
+        self.releases = Counter[int]()
+        self.unsent = 0
+
+    def add(self, part: Part, due: float, sent: float, done: float, outcome: Outcome) -> None:
+        """Instants of time.perf_counter()."""
+        self.due.append(due)
+        self.sent.append(sent)
+        self.done.append(done)
+        self.part.append(self.parts.setdefault(part, len(self.parts)))
+        self.outcome.append(self.outcomes.setdefault(outcome, len(self.outcomes)))
+
+    def rows(self, start: float, *, cpu_s: float = 0.0, busy: float = 0.0) -> Rows:
+        """Of what was due at `start` (time.perf_counter()) or later."""
+        due = np.array(self.due) - start
+        rows = Rows(
+            due=due,
+            sent=np.array(self.sent) - start,
+            done=np.array(self.done) - start,
+            part=np.array(self.part, np.uint16),
+            outcome=np.array(self.outcome, np.uint16),
+            parts=tuple(self.parts),
+            outcomes=tuple(self.outcomes),
+            releases=self.releases,
+            unsent=self.unsent,
+            cpu_s=cpu_s,
+            busy=busy,
+        )
+        return rows.where(due >= 0)
+
+
+def merged(many: Sequence[Rows]) -> Rows:
+    """One recording of what several generators did at once."""
+    parts = tuple(dict.fromkeys(part for rows in many for part in rows.parts))
+    outcomes = tuple(dict.fromkeys(outcome for rows in many for outcome in rows.outcomes))
+
+    def renumbered(numbers: Array, old: Sequence[object], new: Sequence[object]) -> Array:
+        return np.array([*map(new.index, old), 0], np.uint16)[numbers]
+
+    return Rows(
+        due=np.concatenate([rows.due for rows in many]),
+        sent=np.concatenate([rows.sent for rows in many]),
+        done=np.concatenate([rows.done for rows in many]),
+        part=np.concatenate([renumbered(rows.part, rows.parts, parts) for rows in many]),
+        outcome=np.concatenate(
+            [renumbered(rows.outcome, rows.outcomes, outcomes) for rows in many]
+        ),
+        parts=parts,
+        outcomes=outcomes,
+        releases=sum((rows.releases for rows in many), Counter[int]()),
+        unsent=sum(rows.unsent for rows in many),
+        cpu_s=sum(rows.cpu_s for rows in many),
+        busy=max(rows.busy for rows in many),
+    )
