@@ -77,7 +77,7 @@ class Peer:
 
     def batch(self, bodies: list[Body]) -> list[dict[str, Any]]:
         asked = [self.saved.asked(body) for body in bodies]
-        return self.saved.answers(asked, *self.run(self.saved.tensors(asked)))
+        return self.saved.answers(asked, self.run)
 
     # BentoML calls a plain function in a thread, a coroutine in the event loop.
     if setting("POOL", "0") == "1":

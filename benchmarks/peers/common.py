@@ -11,6 +11,7 @@ import gc
 import os
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,6 +69,7 @@ class Asked:
     ignored: list[str]
 
 
+Run = Callable[[dict[str, Array]], tuple[Array, Array]]  # item, score [B, K] of a batch
 encode = msgspec.json.Encoder().encode
 
 
@@ -115,7 +117,7 @@ class Saved:
         return Asked(request=request, n=body.n, overflow=seen[limits.exclude :], ignored=ignored)
 
     def tensors(self, asked: list[Asked]) -> dict[str, Array]:
-        """One batch, as long as its longest history needs."""
+        """One batch [B, ...], as long as its longest history needs."""
         return features.tensors([one.request for one in asked], self.release.limits)
 
     def answer(self, asked: Asked, item_K: Array, score_K: Array) -> Answer:
@@ -142,11 +144,19 @@ class Saved:
             "request_id": secrets.token_hex(8),
         }
 
-    def answers(self, asked: list[Asked], item_BK: Array, score_BK: Array) -> list[Answer]:
-        return [
-            self.answer(one, item_K, score_K)
-            for one, item_K, score_K in zip(asked, item_BK, score_BK, strict=True)
-        ]
+    def answers(self, asked: list[Asked], run: Run) -> list[Answer]:
+        """Of a batch, in its order: a call of the graph for each length there is, since padding
+        the short ones to the longest costs more than a second call."""
+        rows: dict[int, list[int]] = {}
+        for row, one in enumerate(asked):
+            length = self.release.limits.bucket(len(one.request.history))
+            rows.setdefault(length, []).append(row)
+        found: dict[int, Answer] = {}
+        for of_length in rows.values():
+            item_BK, score_BK = run(self.tensors([asked[row] for row in of_length]))
+            for row, item_K, score_K in zip(of_length, item_BK, score_BK, strict=True):
+                found[row] = self.answer(asked[row], item_K, score_K)
+        return [found[row] for row in range(len(asked))]
 
 
 def setting(name: str, default: str) -> str:

@@ -5,15 +5,13 @@ tensors {name: [B, ...]} -> item [B, K], score [B, K]
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import onnxruntime
-from common import setting
+from common import Run, setting
 
 from recommender.contract import Array
 
-Run = Callable[[dict[str, Array]], tuple[Array, Array]]
 THREADS = int(setting("THREADS", "1"))
 OPTIMIZED = setting("OPTIMIZED", "0") == "1"
 

@@ -26,7 +26,7 @@ class Api(litserve.LitAPI):
         return self.saved.asked(request)
 
     def predict(self, asked: list[Asked]) -> list:
-        return self.saved.answers(asked, *self.run(self.saved.tensors(asked)))
+        return self.saved.answers(asked, self.run)
 
     def encode_response(self, answer: dict) -> Response:
         return Response(encode(answer), media_type="application/json")
