@@ -87,8 +87,8 @@ bench-overhead: install
 bench-gpu: install
 	$(BIN)/python benchmarks/gpu.py --repository $(REPOSITORY) $(if $(DATA),--data $(DATA))
 
-# recserve beside FastAPI, BentoML and LitServe: about 40 minutes, on a machine that does nothing
-# else. bench-quick takes under five and writes nothing; bench-settings finds what suits each peer.
+# recserve beside FastAPI, BentoML and LitServe: about half an hour, on a machine that does
+# nothing else. bench-quick takes under five and writes nothing; bench-settings finds what suits each peer.
 bench: bench-peers
 	$(BIN)/python benchmarks/serving_settings.py $(REPOSITORY)
 	$(BIN)/python benchmarks/serving.py $(REPOSITORY)

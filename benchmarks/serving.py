@@ -6,7 +6,7 @@ Starts all of them (serving_paths.py), refuses to measure unless all give the sa
 them in rounds whose order turns round: by user id at 1, 8, 32 and 64 connections, ours also with
 histories in the request, and users of each length bucket alone. Prints the ratios to what issue
 and docs aim at, and writes docs/benchmarks.json, docs/benchmarks.md and its plots
-(serving_report.py). `make bench` runs serving_settings.py before it.
+(serving_page.py). `make bench` runs serving_settings.py before it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 from serving_asking import Rate, fill_store, folder_of, measured, refuse_others
+from serving_figures import INLINE, about, aims_of, keep, table_of
+from serving_page import write
 from serving_paths import OURS, PATHS, Server, all_paused
-from serving_report import INLINE, about, aims_of, keep, table_of, write
 from serving_settings import best
 
 from recommender.release import read_release
@@ -66,7 +67,9 @@ def main(
             for bucket in release.limits.length_buckets
             if (data := folder_of(release, bucket, Path(folder)))
         }
-        with _progress() as step:
+        asks = rounds * len(by_connections) * (len(servers) + 1)
+        asks += (1 if quick else rounds) * len(buckets) * len(servers)
+        with _progress(asks) as step:
             rates = in_turns({**servers, INLINE: servers[OURS]}, by_connections, rounds, step)
             lengths = in_turns(servers, buckets, 1 if quick else rounds, step)
         found: dict[str, Any] = {
@@ -107,9 +110,9 @@ def _plain(found: Found) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[], None]]:
+def _progress(total: int) -> Iterator[Callable[[], None]]:
     with Progress(transient=True) as bar:
-        task = bar.add_task("Asking in turns", total=None)
+        task = bar.add_task("Asking in turns", total=total)
         yield lambda: bar.advance(task)
 
 

@@ -14,14 +14,15 @@ import httpx
 import numpy as np
 import polars as pl
 import uvloop
-from client.load.worker import FIRST
 from serving_paths import OURS, Server, awake
 
 from client.load.report import Report
 from client.load.session import Plan, run
+from client.load.worker import FIRST
 from recommender.release import Release
 
 SAME_USERS = 50
+WRONG = 0.01  # share of answers beyond which a run is no measurement
 TIE = 1e-4  # scores closer than this may change places, as between the formats of a release
 
 
@@ -33,6 +34,8 @@ class Rate:
     p50_ms: float
     p99_ms: float
     cpu_ms: float  # of the server, a request
+    asked: int
+    wrong: int  # of them: not answered, or not rightly
 
 
 def measured(
@@ -45,7 +48,7 @@ def measured(
     inline: bool = False,
     data: Path | None = None,
 ) -> Rate:
-    """`inline` sends histories, `data` has other users. Exits where an answer is not right."""
+    """`inline` sends histories, `data` has other users. Exits where too many answers are wrong."""
     plan = Plan(target=server.url, repository=repository, concurrency=connections,
                 duration_s=seconds, inline=inline, data=data)  # fmt: skip
     with awake(server):
@@ -53,18 +56,21 @@ def measured(
         before = server.cpu_s()
         found = uvloop.run(run(plan))
         spent = server.cpu_s() - before
-    refuse_wrong(server, found)
+    _refuse(server, found)
     asked = found.requests + max(2 * connections, FIRST)  # each run begins with a few questions
     return Rate(
         rate=found.throughput,
         p50_ms=found.latency_ms["p50"],
         p99_ms=found.latency_ms["p99"],
         cpu_ms=1000 * spent / asked,
+        asked=found.requests,
+        wrong=found.requests - found.right,
     )
 
 
-def refuse_wrong(server: Server, found: Report) -> None:
-    if found.right < found.requests or found.behind:
+def _refuse(server: Server, found: Report) -> None:
+    """A run that measures something else: many wrong answers, or a generator that was too slow."""
+    if found.right < (1 - WRONG) * found.requests or found.behind:
         kinds = {**found.errors, **found.wrong, **found.refused}
         raise SystemExit(
             f"{server.path.name}: {found.right} of {found.requests} right, {kinds} "
@@ -116,16 +122,16 @@ def folder_of(release: Release, bucket: int, folder: Path) -> Path | None:
 
 def refuse_others(servers: Mapping[str, Server], release: Release) -> int:
     """How many bodies were asked of all. Exits with the first answer that is not as ours."""
-    bodies = _bodies(release)
-    ours = _answers(servers[OURS], bodies)
+    asked = bodies(release)
+    ours = _answers(servers[OURS], asked)
     for name, server in servers.items():
-        for body, here, there in zip(bodies, ours, _answers(server, bodies), strict=True):
-            if wrong := _difference(here, there):
+        for body, here, there in zip(asked, ours, _answers(server, asked), strict=True):
+            if wrong := difference(here, there):
                 raise SystemExit(f"{name} answers {body} otherwise than {OURS}: {wrong}")
-    return len(bodies)
+    return len(asked)
 
 
-def _bodies(release: Release) -> list[dict[str, object]]:
+def bodies(release: Release) -> list[dict[str, object]]:
     """Users of all lengths, by id and by history; also one that nobody knows."""
     users = release.users
     step = max(1, len(users) // SAME_USERS)
@@ -150,7 +156,7 @@ def _answers(server: Server, bodies: Sequence[object]) -> list[dict[str, object]
         return found
 
 
-def _difference(ours: dict[str, object], theirs: dict[str, object]) -> str | None:
+def difference(ours: dict[str, object], theirs: dict[str, object]) -> str | None:
     if theirs["fallback"] or ours["fallback"]:
         return "popular items instead of the model's"
     if ours["release"] != theirs["release"] or not theirs["request_id"] or not theirs["model"]:

@@ -21,14 +21,15 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 import uvloop
-from client.load.arrivals import Arrivals
 from rich.console import Console
 from rich.pretty import pprint
 from serving_asking import fill_store, measured
+from serving_figures import about, keep
+from serving_page import write
 from serving_paths import OURS, PATHS, Server, serving
-from serving_report import about, keep, write
 
 from bento.settings import Settings
+from client.load.arrivals import Arrivals
 from client.load.report import Report, Second
 from client.load.session import Plan, run
 from recommender.release import read_release

@@ -30,7 +30,7 @@ Settings = Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Path_:
+class Way:
     """One way to serve a release; `settings` are those that served best (serving_settings.py)."""
 
     name: str
@@ -39,7 +39,7 @@ class Path_:
     settings: Settings = field(default_factory=dict)
     cwd: Path = ROOT
 
-    def under(self, settings: Settings) -> Path_:
+    def under(self, settings: Settings) -> Way:
         return replace(self, settings={**self.settings, **settings})
 
 
@@ -73,31 +73,31 @@ def _recserve(port: int, settings: Settings) -> list[str]:
 PATHS = {
     path.name: path
     for path in (
-        Path_(
+        Way(
             name=OURS,
             about="Triton behind BentoML, requests joined; SQLite store, history read per request",
             command=_recserve,
         ),
-        Path_(
+        Way(
             name=TORCH,
             about="TorchScript in process, a call a request",
             command=_uvicorn("fastapi_torchscript"),
             settings={"WORKERS": "2", "POOL": "0", "OPTIMIZED": "0"},
         ),
-        Path_(
+        Way(
             name=ONNX,
             about="ONNX Runtime in process, a call a request",
             command=_uvicorn("fastapi_onnx"),
             settings={"WORKERS": "2", "POOL": "0", "THREADS": "1"},
         ),
-        Path_(
+        Way(
             name=BENTOML,
             about="ONNX Runtime in process, adaptive batching",
             command=_bentoml,
             settings={"WORKERS": "2", "BATCH": "64", "LONGEST_MS": "1000"},
             cwd=PEERS,
         ),
-        Path_(
+        Way(
             name=LITSERVE,
             about="ONNX Runtime in its worker process, batching",
             command=_litserve,
@@ -111,7 +111,7 @@ PATHS = {
 class Server:
     """A path that runs, with all processes it has started."""
 
-    path: Path_
+    path: Way
     url: str
     process: subprocess.Popen[bytes]
     log: Path
@@ -156,7 +156,7 @@ def awake(server: Server) -> Iterator[Server]:
 
 
 @contextmanager
-def serving(path: Path_, repository: Path, folder: Path) -> Iterator[Server]:
+def serving(path: Way, repository: Path, folder: Path) -> Iterator[Server]:
     """Ready to answer; `folder` is for its log and its store."""
     with _launched(path, repository, folder) as server:
         _wait(server)
@@ -164,7 +164,7 @@ def serving(path: Path_, repository: Path, folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def all_paused(paths: Sequence[Path_], repository: Path, folder: Path) -> Iterator[list[Server]]:
+def all_paused(paths: Sequence[Way], repository: Path, folder: Path) -> Iterator[list[Server]]:
     """All of them at once, in this order, ready and paused."""
     with ExitStack() as stack:
         servers = [stack.enter_context(_launched(one, repository, folder)) for one in paths]
@@ -176,7 +176,7 @@ def all_paused(paths: Sequence[Path_], repository: Path, folder: Path) -> Iterat
 
 
 @contextmanager
-def _launched(path: Path_, repository: Path, folder: Path) -> Iterator[Server]:
+def _launched(path: Way, repository: Path, folder: Path) -> Iterator[Server]:
     (port,) = free_ports(1)
     settings = {**path.settings, "REPOSITORY": str(repository.resolve())}
     home = folder / f"{path.name.replace(' ', '')}-{port}"

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from serving_asking import Rate, measured
-from serving_paths import BENTOML, LITSERVE, ONNX, PATHS, TORCH, Path_, Settings, all_paused
+from serving_paths import BENTOML, LITSERVE, ONNX, PATHS, TORCH, Settings, Way, all_paused
 
 OUT = Path("docs/benchmarks-settings.json")
 Tried = dict[str, list[dict[str, object]]]  # peer -> settings, rates
@@ -98,7 +98,7 @@ def _tried(
     return results
 
 
-def best(path: Path_, file: Path = OUT) -> Path_:
+def best(path: Way, file: Path = OUT) -> Way:
     """Under the settings that served most; of those within 3% of it, with the lowest p99."""
     tried = json.loads(file.read_text()).get(path.name, []) if file.exists() else []
     if not tried:

@@ -1,149 +1,25 @@
-"""What was measured -> docs/benchmarks.json -> docs/benchmarks.md and its plots.
-
-The JSON holds every round; each command of the benchmark puts its own part there, and the page is
-written anew from all parts that there are.
-"""
+"""docs/benchmarks.json -> docs/benchmarks.md and its plots: every part that was measured so far."""
 
 from __future__ import annotations
 
-import datetime
 import json
-import os
-import platform
-import statistics
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from rich.table import Table
-from serving_paths import BENTOML, LITSERVE, ONNX, OURS, TORCH, Path_
+from serving_figures import (
+    FIGURES,
+    FILE,
+    INLINE,
+    Found,
+    Rounds,
+    aims,
+    number,
+    ratio,
+    ratio_cells,
+    spread,
+)
+from serving_paths import OURS
 from serving_plots import Bar, bars
-
-from recommender.release import Release
-
-INLINE = "recserve, histories sent"
-PACKAGES = ("fastapi", "uvicorn", "uvloop", "httptools", "pydantic", "bentoml", "litserve", "torch",
-            "onnxruntime", "tritonclient", "nvidia-pytriton", "numpy")  # fmt: skip
-FILE = "benchmarks.json"
-Found = dict[str, Any]
-Rounds = Sequence[dict[str, float]]
-
-
-def about(release: Release, paths: Sequence[Path_]) -> Found:
-    models = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    buckets = [release.limits.bucket(int(n)) for n in release.users.lengths]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_before": os.getloadavg()[0],
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "versions": {name: version(name) for name in PACKAGES},
-        "items": release.items,
-        "users": len(release.users),
-        "buckets": {str(b): buckets.count(b) for b in release.limits.length_buckets},
-        "paths": {path.name: {"about": path.about, "settings": dict(path.settings)}
-                  for path in paths},
-    }  # fmt: skip
-
-
-def keep(docs: Path, **parts: Any) -> None:
-    """These parts anew, the others as they were."""
-    path = docs / FILE
-    before = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**before, **parts}, indent=1) + "\n")
-
-
-# --- figures of rounds
-
-
-def spread(rounds: Rounds, figure: str) -> Bar:
-    values = [one[figure] for one in rounds]
-    return statistics.median(values), min(values), max(values)
-
-
-def ratio(ours: Rounds, theirs: Rounds, figure: str) -> Bar:
-    """Of each round, since both sides of it met the same neighbours."""
-    found = [a[figure] / b[figure] for a, b in zip(ours, theirs, strict=True)]
-    return statistics.median(found), min(found), max(found)
-
-
-Aim = tuple[str, str, Bar | None, bool | None]  # what, the aim, found, reached
-
-
-def aims(found: Found) -> list[Aim]:
-    rates, known = found.get("rates", {}), []
-
-    def add(what: str, aim: str, value: Bar, reached: Callable[[float], bool]) -> None:
-        known.append((what, aim, value, reached(value[0])))
-
-    for peer, least in ((TORCH, 1.8), (ONNX, 1.2), (BENTOML, 3.5), (LITSERVE, 2.5)):
-        for count in ("32", "64"):
-            if count in rates:
-                value = ratio(rates[count][OURS], rates[count][peer], "rate")
-                add(f"requests/s over {peer}, {count} connections", f"at least {least:g} x",
-                    value, lambda v, least=least: v >= least)  # fmt: skip
-    for count in ("32", "64"):
-        if count in rates:
-            value = ratio(rates[count][OURS], rates[count][ONNX], "p99_ms")
-            add(f"p99 over {ONNX}, {count} connections", "at most 0.7 x", value, lambda v: v <= 0.7)
-    if "1" in rates:
-        value = ratio(rates["1"][OURS], rates["1"][TORCH], "p50_ms")
-        add(f"median latency over {TORCH}, 1 connection", "at most 1.4 x", value,
-            lambda v: v <= 1.4)  # fmt: skip
-    for count in ("32", "64"):
-        if count in rates:
-            value = ratio(rates[count][OURS], rates[count][INLINE], "rate")
-            add(f"requests/s with the event store over histories sent, {count} connections",
-                "at least 0.85 x", value, lambda v: v >= 0.85)  # fmt: skip
-    return known
-
-
-# --- the terminal
-
-
-def table_of(found: Found) -> Table:
-    table = Table("connections", "path", "requests/s", "p50 ms", "p99 ms", "CPU ms a request",
-                  box=None, pad_edge=False)  # fmt: skip
-    for count, sides in found["rates"].items():
-        for name, rounds in sides.items():
-            table.add_row(count, name, *_figures(rounds))
-    for bucket, sides in found["lengths"].items():
-        for name, rounds in sides.items():
-            table.add_row(f"32, length {bucket}", name, *_figures(rounds))
-    return table
-
-
-def aims_of(found: Found) -> Table:
-    table = Table("aim", "", "found", "spread", "", box=None, pad_edge=False)
-    for what, aim, value, reached in aims(found):
-        table.add_row(what, aim, *_ratio(value), "reached" if reached else "missed")
-    return table
-
-
-def _figures(rounds: Rounds) -> list[str]:
-    return [_spread(spread(rounds, name)) for name in ("rate", "p50_ms", "p99_ms", "cpu_ms")]
-
-
-def _spread(bar: Bar) -> str:
-    return f"{_n(bar[0])} ({_n(bar[1])} to {_n(bar[2])})"
-
-
-def _ratio(bar: Bar) -> list[str]:
-    return [f"{bar[0]:.2f}", f"{bar[1]:.2f} to {bar[2]:.2f}"]
-
-
-def _n(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-# --- the page
 
 
 def write(docs: Path) -> None:
@@ -163,8 +39,17 @@ def write(docs: Path) -> None:
         parts.append(_settings(json.loads(tried.read_text())))
     parts += [told for name, tell in (("soak", _soak), ("overload", _overload))
               if name in found for told in (tell(found[name]),)]  # fmt: skip
-    parts.append(FAIR)
+    if "rates" in found:
+        parts.append(FAIR)
     (docs / "benchmarks.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
+
+
+def _figures(rounds: Rounds) -> list[str]:
+    return [_spread(spread(rounds, figure)) for figure in FIGURES]
+
+
+def _spread(bar: Bar) -> str:
+    return f"{number(bar[0])} ({number(bar[1])} to {number(bar[2])})"
 
 
 HEAD = """
@@ -194,7 +79,7 @@ def _head(found: Found) -> str:
 
 def _compared(found: Found) -> str:
     rows = [
-        (what, aim, *_ratio(value), "yes" if reached else "**no**")
+        (what, aim, *ratio_cells(value), "yes" if reached else "**no**")
         for what, aim, value, reached in aims(found)
     ]
     how = found["how"]
@@ -204,9 +89,24 @@ def _compared(found: Found) -> str:
         f"store holds the newest {how['events_of_a_user']} events of each user "
         f"({how['events']:,}), which every request reads."
     )
-    return f"## The aims\n\n{told}\n\n" + _table(
-        ("ours", "aim", "found", "spread", "reached"), rows
-    )
+    told = " ".join((told, *_wrong(found)))
+    head = ("ours", "aim", "found", "spread", "reached")
+    return f"## The aims\n\n{told}\n\n" + _table(head, rows)
+
+
+def _wrong(found: Found) -> list[str]:
+    """What was not answered, or not rightly; nothing, as a rule."""
+    counts: dict[str, list[int]] = {}
+    for sides in (*found["rates"].values(), *found["lengths"].values()):
+        for name, rounds in sides.items():
+            total = counts.setdefault(name, [0, 0])
+            total[0] += sum(int(one["wrong"]) for one in rounds)
+            total[1] += sum(int(one["asked"]) for one in rounds)
+    return [
+        f"Of {asked:,} answers of {name}, {wrong:,} were not right."
+        for name, (wrong, asked) in counts.items()
+        if wrong
+    ]
 
 
 def _plots(found: Found, docs: Path) -> list[str]:
@@ -253,7 +153,7 @@ def _lengths(found: Found) -> str:
     for bucket, sides in found["lengths"].items():
         ours = sides[OURS]
         rows = [
-            (name, *_figures(rounds), _ratio(ratio(ours, rounds, "rate"))[0])
+            (name, *_figures(rounds), ratio_cells(ratio(ours, rounds, "rate"))[0])
             for name, rounds in sides.items()
         ]
         parts += [f"Bucket {bucket}:", _table((*COLUMNS, "ours, requests/s"), rows)]
@@ -274,8 +174,8 @@ OPTIMIZED: TorchScript's profiling executor.
 
 def _settings(tried: Found) -> str:
     rows = [
-        (peer, ", ".join(f"{k} {v}" for k, v in one["settings"].items()), _n(one["rate"]),
-         _n(one["p99_ms"]))
+        (peer, ", ".join(f"{k} {v}" for k, v in one["settings"].items()), number(one["rate"]),
+         number(one["p99_ms"]))
         for peer, all_of_it in tried.items()
         for one in all_of_it
     ]  # fmt: skip
