@@ -99,6 +99,7 @@ def overload(
             processes=processes,
         )
         found = uvloop.run(run(plan))
+    refused = sum(found.refused.values())
     begin, end = CALM_S, CALM_S + int(seconds)
     _say(repository, docs, "overload", {
         "seconds": seconds,
@@ -109,7 +110,8 @@ def overload(
         "accepted_ms": dict(found.latency_ms),
         "refused_ms": dict(found.refused_ms),
         "refused": dict(found.refused),
-        "errors": found.requests - found.right - sum(found.refused.values()),
+        "fallbacks": found.fallbacks,
+        "errors": found.requests - found.right - found.fallbacks - refused,
         "kinds": {**found.errors, **found.wrong},
         "goodput": sum(s.right for s in found.seconds[begin:end]) / seconds / capacity,
         "normal_s": _normal(found, end),

@@ -208,15 +208,16 @@ def _overload(s: Found) -> str:
          refused <= 50),
         ("right answers a second, of capacity", "at least 80%", f"{s['goodput']:.0%}",
          s["goodput"] >= 0.8),
-        ("neither right nor refused", "none", f"{s['errors']} of {s['requests']:,}",
-         s["errors"] == 0),
+        ("neither right, refused nor popular items", "none",
+         f"{s['errors']} of {s['requests']:,}", s["errors"] == 0),
         ("normal again", "within 5 s", f"after {s['normal_s']} s" if s["normal_s"] is not None
          else "not within the run", s["normal_s"] is not None and s["normal_s"] <= 5),
         ("the generator kept up", "", s["why_behind"] or "yes", not s["why_behind"]),
     ]  # fmt: skip
     told = (
         f"`make bench-overload`: {s['factor']:g} x the {s['capacity']:,.0f}/s of 64 connections "
-        f"for {s['seconds']:g} s, half of it before and after. {_where(s)}"
+        f"for {s['seconds']:g} s, half of it before and after. Popular items instead of a model's "
+        f"answer: {s['fallbacks']:,}. {_where(s)}"
     )
     return f"## Overload\n\n{told}\n\n{_checked(rows)}"
 
