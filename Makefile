@@ -11,7 +11,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test test-faults packages promtool lint bench-graph bench-triton bench-diversity bench-overhead bench-gpu bench bench-quick bench-settings bench-soak bench-overload bench-peers constraints configs clean
+.PHONY: install up test test-faults packages promtool lint bench-graph bench-triton bench-diversity bench-overhead bench-generator bench-gpu bench bench-quick bench-settings bench-soak bench-overload bench-peers constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -83,12 +83,17 @@ bench-diversity: install
 bench-overhead: install
 	$(BIN)/python benchmarks/overhead.py $(REPOSITORY)
 
+# What the load generator itself can do, and how right it is.
+bench-generator: install
+	$(BIN)/python benchmarks/generator.py
+
 # On a machine with a CUDA GPU: writes docs/benchmarks-gpu.md. DATA: train on it, too.
 bench-gpu: install
 	$(BIN)/python benchmarks/gpu.py --repository $(REPOSITORY) $(if $(DATA),--data $(DATA))
 
 # recserve beside FastAPI, BentoML and LitServe: about half an hour, on a machine that does
-# nothing else. bench-quick takes under five and writes nothing; bench-settings finds what suits each peer.
+# nothing else. bench-settings is its first part: what suits each peer. bench-quick takes under
+# five minutes and writes nothing.
 bench: bench-peers
 	$(BIN)/python benchmarks/serving_settings.py $(REPOSITORY)
 	$(BIN)/python benchmarks/serving.py $(REPOSITORY)

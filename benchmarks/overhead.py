@@ -28,7 +28,9 @@ import typer
 from rich.console import Console
 from sockets import free_ports
 
-from client.load.questions import Question, questions
+from client.load.mix import Mix
+from client.load.questions import Question, Questions
+from client.load.recording import RIGHT
 from client.load.targets import Target, connect
 from recommender.release import Release, read_release
 
@@ -66,10 +68,11 @@ async def measured(
     release: Release, url: str, triton: str, rounds: int, requests: int
 ) -> dict[str, object]:
     now = int(time.time())
-    asked = questions(release, excludes=release.limits.exclude, now=now, seed=0)
+    endless = iter(Questions(release, release.users, mix=Mix(), n=10, now=now))
+    asked = [next(endless) for _ in range(len(release.users))]
     model = release.models[0]
-    service = connect(url, release, n=10, model=model, timeout_s=10)
-    direct = connect(triton, release, n=10, model=model, timeout_s=10)
+    service = connect(url, release, model=model, timeout_s=10, connections=1)
+    direct = connect(triton, release, model=model, timeout_s=10, connections=1)
     sides: dict[str, list[float]] = {"service": [], "triton": []}
     try:
         for number in range(rounds + 1):  # the first is not counted
@@ -95,8 +98,10 @@ async def _median_ms(target: Target, asked: list[Question]) -> float:
     seconds = []
     for question in asked:
         began = time.perf_counter()
-        await target.ask(question)
-        seconds.append(time.perf_counter() - began)
+        heard = await target.ask(question)
+        if heard.outcome is not RIGHT:
+            raise typer.BadParameter(f"a question was not answered rightly: {heard.outcome.kind}")
+        seconds.append(heard.done - began)
     return statistics.median(seconds) * 1000
 
 

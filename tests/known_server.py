@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,10 +40,18 @@ def category(item: int) -> str:
 
 
 def write_release(folder: Path) -> Path:
-    home = folder / "toy_onnx" / "1"
+    """Of number 1, and serving."""
+    home = write_version(folder, 1, [f"item-{i}" for i in range(1, ITEMS + 1)])
+    write_index(folder, serving=1, releases={1: home})
+    return folder
+
+
+def write_version(folder: Path, version: int, item_ids: Sequence[str]) -> str:
+    """Where its release.json is, below `folder`."""
+    home = folder / "toy_onnx" / str(version)
     home.mkdir(parents=True)
     Catalogue(
-        item_ids=tuple(f"item-{i}" for i in range(1, ITEMS + 1)),
+        item_ids=tuple(item_ids),
         titles=(None,) * ITEMS,
         categories=tuple((category(i),) for i in range(1, ITEMS + 1)),
         popularity=np.ones(ITEMS, np.float32),
@@ -58,7 +66,7 @@ def write_release(folder: Path) -> Path:
     ).write(home)
     release = {
         "schema": SCHEMA,
-        "version": 1,
+        "version": version,
         "family": "toy",
         "items": ITEMS,
         "models": ["toy_onnx"],
@@ -69,8 +77,7 @@ def write_release(folder: Path) -> Path:
         "files": {str(p.relative_to(folder)): sha256(p) for p in home.glob("*.parquet")},
     }
     (home / "release.json").write_text(json.dumps(release))
-    write_index(folder, serving=1, releases={1: "toy_onnx/1/release.json"})
-    return folder
+    return f"toy_onnx/{version}/release.json"
 
 
 # A server that speaks just enough HTTP and does exactly what it is told.

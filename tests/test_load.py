@@ -192,7 +192,10 @@ def first_seen(body: dict[str, Any]) -> str:
         (changed(item_id="item-61"), "an item outside the catalogue"),
         (changed(item_id=first_seen), "an item the user has seen"),
         (changed(score=0.01), "scores not in order"),
-        (lambda body: right(body) | {"release": 2}, "release 2, which the repository does not hold"),
+        (
+            lambda body: right(body) | {"release": 2},
+            "release 2, which the repository does not hold",
+        ),
     ],
 )
 def test_a_wrong_answer_is_found(
@@ -210,7 +213,9 @@ def test_a_wrong_answer_is_found(
 def test_a_score_that_is_no_number_is_found() -> None:
     """JSON has none; Triton's tensors may."""
     ids = frozenset({"a", "b"})
-    expected = Expected(items=2, seen=frozenset(), excluded=frozenset(), allowed=None, catalogue=ids)
+    expected = Expected(
+        items=2, seen=frozenset(), excluded=frozenset(), allowed=None, catalogue=ids
+    )
     assert fault(["a", "b"], [2.0, 1.0], expected) is None
     for score in (float("nan"), float("-inf")):
         assert fault(["a", "b"], [2.0, score], expected) == "a score that is no number"

@@ -45,6 +45,10 @@ class Known:
         self._ids = release.catalogue.item_ids
         self._shown_again = bool(release.details.get("repurchase"))
 
+    def read(self) -> None:
+        """Its files, which are read when they are needed."""
+        _ = self.of_category, self.ids, self.release.users
+
     @cached_property
     def ids(self) -> frozenset[str]:
         return frozenset(self._ids)
@@ -100,7 +104,8 @@ class Releases:
     def read_all(self) -> None:
         """Now rather than in the middle of a run, whose pace it would disturb."""
         for number in read_index(self._repository).releases:
-            self.get(number)
+            if known := self.get(number):
+                known.read()
 
     def add(self, release: Release) -> Known:
         known = self._known[release.version] = Known(release)

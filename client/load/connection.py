@@ -31,18 +31,19 @@ class Lost(Exception):
 
 
 class Connection(asyncio.Protocol):
-    def __init__(self, idle: deque[Connection]) -> None:
+    def __init__(self, idle: deque[Connection], timeout_s: float) -> None:
         self._idle = idle  # where it goes when it is free
+        self._timeout_s = timeout_s  # for a request, in words
         self._parser = httptools.HttpResponseParser(self)
         self._answer: asyncio.Future[Response] | None = None
         self._body: list[bytes] = []
         self.open = False
 
-    async def ask(self, request: bytes, timeout_s: float) -> Response:
-        """Raises Lost."""
+    async def ask(self, request: bytes, until: float) -> Response:
+        """The answer that comes before time.perf_counter() is `until`. Raises Lost."""
         loop = asyncio.get_running_loop()
         self._answer = answer = loop.create_future()
-        late = loop.call_later(timeout_s, self._late, timeout_s)
+        late = loop.call_later(max(until - time.perf_counter(), 0), self._late)
         self._transport.write(request)
         try:
             response: Response = await answer
@@ -56,8 +57,8 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         self._transport.abort()
 
-    def _late(self, timeout_s: float) -> None:
-        self._fail(f"no answer within {timeout_s:g} s")
+    def _late(self) -> None:
+        self._fail(f"no answer within {self._timeout_s:g} s")
         self.abort()
 
     def _fail(self, why: str) -> None:
@@ -93,9 +94,9 @@ class Connection(asyncio.Protocol):
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
         answer, self._answer = self._answer, None
-        if self._parser.should_keep_alive():
+        if answer is not None and self._parser.should_keep_alive():
             self._idle.append(self)
-        else:
+        else:  # the server ends it, or says what nobody asked
             self.open = False
             self._transport.close()
         if answer is not None and not answer.done():
@@ -115,11 +116,14 @@ class Connections:
         self._all: set[Connection] = set()
 
     async def ask(self, request: bytes) -> Response:
-        """Raises Lost."""
+        """Raises Lost. What waits for a place counts in the time that is allowed."""
+        until = time.perf_counter() + self._timeout_s
         async with self._places:
-            connection = self._free() or await self._opened()
+            if until <= time.perf_counter():
+                raise Lost(f"no free connection within {self._timeout_s:g} s")
+            connection = self._free() or await self._opened(until)
             try:
-                return await connection.ask(request, self._timeout_s)
+                return await connection.ask(request, until)
             finally:
                 if not connection.open:
                     self._all.discard(connection)
@@ -131,12 +135,15 @@ class Connections:
             self._all.discard(connection)
         return None
 
-    async def _opened(self) -> Connection:
+    async def _opened(self, until: float) -> Connection:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(until - time.perf_counter()):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self._idle), self._host, self._port, ssl=self._tls
+                    lambda: Connection(self._idle, self._timeout_s),
+                    self._host,
+                    self._port,
+                    ssl=self._tls,
                 )
         except TimeoutError as error:
             raise Lost(f"no connection within {self._timeout_s:g} s") from error

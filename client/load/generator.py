@@ -69,19 +69,24 @@ async def opened(
     target: Target, questions: Iterator[Question], recording: Recording, instants: Array
 ) -> None:
     """Ask a question at each of `instants` [n] (of time.perf_counter(), ascending), and wait for
-    the last answer. Gives up, and says so in the recording, when far behind them."""
-    with Alarm() as alarm:
-        async with asyncio.TaskGroup() as group:
-            for number, due in enumerate(instants.tolist()):
-                late = time.perf_counter() - due
-                if late < 0:
-                    await alarm.until(due)
-                elif late > GIVE_UP_S:
-                    recording.unsent = len(instants) - number
-                    break
-                elif number % AT_ONCE == 0:
-                    await asyncio.sleep(0)
-                group.create_task(_ask(target, next(questions), recording, due))
+    the last answer. Gives up, and says so in the recording, when far behind."""
+    try:
+        with Alarm() as alarm:
+            async with asyncio.TaskGroup() as group:
+                for number, due in enumerate(instants.tolist()):
+                    late = time.perf_counter() - due
+                    if late < 0:
+                        await alarm.until(due)
+                    elif late > GIVE_UP_S:
+                        raise _GaveUp  # and with it everything that is under way
+                    elif number % AT_ONCE == 0:
+                        await asyncio.sleep(0)
+                    group.create_task(_ask(target, next(questions), recording, due))
+    except* _GaveUp:
+        recording.unsent = len(instants) - len(recording.due)
+
+
+class _GaveUp(Exception): ...
 
 
 async def _ask(target: Target, question: Question, recording: Recording, due: float) -> None:

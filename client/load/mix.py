@@ -35,7 +35,7 @@ class Mix:
                 remedy="Give at least one endpoint a weight above 0: recommend=8,similar=1.",
                 field="mix",
             )
-        if sum(self.filters.values()) > 1:
+        if sum(self.filters.values()) > 1 + 1e-9:
             raise BadInput(
                 f"shares of filters sum up to {sum(self.filters.values()):g}",
                 remedy="Together they are at most 1, all requests.",

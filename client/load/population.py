@@ -61,9 +61,8 @@ def arriving(count: int, zipf: float | None, seed: int, stream: int = 0) -> Iter
     if count < 1:
         raise BadInput("there are no users to ask for", remedy="Name a release that has users.")
     order = np.random.default_rng(seed).permutation(count)
-    random = np.random.default_rng([seed, stream])
+    random = np.random.default_rng([seed, stream, 2])
     if zipf is None:
-        yield from order.tolist() if stream == 0 else ()
         while True:
             yield from random.permutation(count).tolist()
     until = np.cumsum(shares(count, zipf))

@@ -19,6 +19,7 @@ from client.load.mix import FILTERED, FILTERS, Mix
 from client.load.population import BLOCK, arriving
 from client.load.recording import Part
 from recommender.contract import Array
+from recommender.errors import BadInput
 from recommender.features import Request
 from recommender.release import Release
 from recommender.users import Users
@@ -28,6 +29,7 @@ PICKS = 64  # different items, filters and candidates that go with a user
 CANDIDATES = 50  # of a question to /v1/rank
 EXCLUDED = 5  # items that a filter excludes
 ALLOWED = 50  # items of an allow-list
+ROOM = 3  # times as many items as are asked for are in a category that is a filter
 encode = msgspec.json.Encoder().encode
 
 
@@ -74,12 +76,18 @@ class Questions:
         self._random = np.random.default_rng([seed, stream, 1])
         self._made = lru_cache(KEPT)(self._question)
         self._categories = [  # large enough for full answers: sizes descend
-            name for name, size in release.catalogue.category_sizes if size >= 3 * n
+            name for name, size in release.catalogue.category_sizes if size >= ROOM * n
         ]
+        if mix.filters.get("categories") and not self._categories:
+            raise BadInput(
+                f"no category of release {release.version} has {ROOM * n} items",
+                remedy="Leave out filters of categories, or ask for fewer items with -n.",
+                field="filtered",
+            )
 
     def __iter__(self) -> Iterator[Question]:
         endpoints, weights = self._endpoints, self._weights / self._weights.sum()
-        shares = np.array([*self._filters, 1 - self._filters.sum()])
+        shares = np.array([*self._filters, max(1 - self._filters.sum(), 0.0)])
         simple = len(endpoints) == 1 and not self._filters.any() and endpoints[0] == "recommend"
         while True:
             which = self._random.choice(len(endpoints), BLOCK, p=weights).tolist()
@@ -181,7 +189,7 @@ class Questions:
     ) -> tuple[Mapping[str, Any], dict[str, Any]]:
         """What goes into the body, and what the answer must keep."""
         none: frozenset[str] = frozenset()
-        if kind == "categories" and self._categories:
+        if kind == "categories":
             name = self._categories[pick % len(self._categories)]
             return {"filter": {"categories": [name]}}, {"categories": (name,), "forbidden": none}
         if kind == "exclude":

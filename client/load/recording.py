@@ -55,7 +55,7 @@ class Rows:
     releases: Counter[int] = field(default_factory=Counter)  # answers by the release they name
     unsent: int = 0  # due, but the generator gave up
     cpu_s: float = 0.0  # of the generator, while it measured
-    busy: float = 0.0  # that as a share of one core; of the busiest process
+    busy: float = 0.0  # share of the time it ran or waited for a core; of the busiest process
 
     def __len__(self) -> int:
         return len(self.due)

@@ -25,7 +25,7 @@ ANSWERED = (Fate.RIGHT, Fate.WRONG)
 # When a generator is too slow for its figures to be the server's.
 LATE_MS = 2.0  # p99 of how late it sent: below this it does not matter,
 LATE_SHARE = 0.2  # nor below this share of the latency's p99
-BUSY_SHARE = 0.95  # of a core, in a closed loop that lasted
+BUSY_SHARE = 0.95  # of the time it ran, or waited for a core, in a run that lasted
 LASTED_S = 1.0
 
 
@@ -54,7 +54,7 @@ class Second:
 @dataclass(frozen=True, kw_only=True)
 class Report:
     target: str
-    release: int  # that served when the run began
+    release: int  # that serves, as the repository says
     releases: Mapping[int, int]  # answers by the release they name
     concurrency: int | None  # callers of a closed loop
     offered_rate: float | None  # requests a second of an open loop
@@ -201,9 +201,9 @@ def _offered(plan: Plan, rows: Rows) -> float | None:
 def _why_behind(plan: Plan, rows: Rows, latency: Array, lag: Array, elapsed: float) -> str:
     if rows.unsent:
         return f"it gave up on {rows.unsent:,} requests that it could not send in time"
+    if rows.busy > BUSY_SHARE and elapsed > LASTED_S:
+        return f"it was busy itself for {min(rows.busy, 1):.0%} of the time"
     if plan.arrivals is None:
-        if rows.busy > BUSY_SHARE and elapsed > LASTED_S:
-            return f"it was busy itself for {rows.busy:.0%} of the time"
         return ""
     late = float(np.percentile(lag, 99)) if len(lag) else 0.0
     share = LATE_SHARE * float(np.percentile(latency, 99)) if len(latency) else 0.0

@@ -61,6 +61,9 @@ def _lines(found: Report) -> Iterator[Text]:
         yield Text(f"{count:,} without an answer: {kind}", "red")
     for kind, count in found.wrong.items():
         yield Text(f"{count:,} answered wrongly: {kind}", "red")
+    if found.lag_ms and found.offered_rate is not None:
+        late = found.lag_ms["p99"]
+        yield Text(f"The generator sent 99% of them at most {late:.2f} ms late", "dim")
     if found.behind:
         yield Text(
             f"No measurement: the generator could not keep up, {found.why_behind}. Ask for less, "

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from recommender.contract import Array
 from recommender.release import Release, read_release
 
 TICK_S = 0.5
+SCHEDULED = Path("/proc/thread-self/schedstat")  # nanoseconds
 FIRST = 20  # questions, or two a caller: whether anybody is there
 
 
@@ -137,22 +139,32 @@ async def _opened(
 
 
 class _Spent:
-    """CPU of this process, and of this thread as a share of the time that passes."""
+    """CPU of this process; and how long its loop ran or waited for a core, as a share of the time
+    that passes: a generator that is never idle is not on time either."""
 
     def __init__(self) -> None:
         self.begin()
 
     def begin(self) -> None:
         self._began = time.perf_counter()
-        self._process, self._thread = time.process_time(), time.thread_time()
+        self._cpu, self._wanted = time.process_time(), _wanted_s()
 
     @property
     def cpu_s(self) -> float:
-        return time.process_time() - self._process
+        return time.process_time() - self._cpu
 
     @property
     def busy(self) -> float:
-        return (time.thread_time() - self._thread) / (time.perf_counter() - self._began)
+        return (_wanted_s() - self._wanted) / (time.perf_counter() - self._began)
+
+
+def _wanted_s() -> float:
+    """For which this thread ran, or could have run and was not let."""
+    try:
+        ran, waited, _ = map(int, SCHEDULED.read_text().split())
+    except OSError:  # a kernel that does not count it
+        return time.thread_time()
+    return (ran + waited) / 1e9
 
 
 @asynccontextmanager
