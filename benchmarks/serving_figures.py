@@ -74,14 +74,23 @@ def ratio(ours: Rounds, theirs: Rounds, figure: str) -> Bar:
     return statistics.median(found), min(found), max(found)
 
 
+WRONG = 0.01  # share of our own answers beyond which no aim is reached, however fast they were
+
+
+def wrong(rounds: Rounds) -> float:
+    """Share of the answers that were not right, as popular items instead of a model's."""
+    return sum(one["wrong"] for one in rounds) / sum(one["asked"] for one in rounds)
+
+
 Aim = tuple[str, str, Bar | None, bool | None]  # what, the aim, found, reached
 
 
 def aims(found: Found) -> list[Aim]:
     rates, known = found.get("rates", {}), []
+    right = all(wrong(sides[OURS]) <= WRONG for sides in rates.values())
 
     def add(what: str, aim: str, value: Bar, reached: Callable[[float], bool]) -> None:
-        known.append((what, aim, value, reached(value[0])))
+        known.append((what, aim, value, reached(value[0]) and right))
 
     for peer, least in ((TORCH, 1.8), (ONNX, 1.2), (BENTOML, 3.5), (LITSERVE, 2.5)):
         for count in ("32", "64"):
@@ -110,11 +119,13 @@ def aims(found: Found) -> list[Aim]:
 
 def table_of(found: Found) -> Table:
     """Medians."""
-    table = Table("connections", "path", "requests/s", "p50 ms", "p99 ms", "CPU ms", box=None)
+    table = Table("connections", "path", "requests/s", "p50 ms", "p99 ms", "CPU ms", "wrong",
+                  box=None)  # fmt: skip
     lengths = {f"32, length {bucket}": sides for bucket, sides in found["lengths"].items()}
     for count, sides in {**found["rates"], **lengths}.items():
         for name, rounds in sides.items():
-            table.add_row(count, name, *(number(spread(rounds, figure)[0]) for figure in FIGURES))
+            cells = [number(spread(rounds, figure)[0]) for figure in FIGURES]
+            table.add_row(count, name, *cells, f"{wrong(rounds):.1%}" if wrong(rounds) else "")
     return table
 
 
