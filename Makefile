@@ -11,7 +11,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test pytest test-faults packages promtool lint style types bench-graph bench-triton bench-diversity bench-overhead bench-generator bench-gpu constraints configs clean
+.PHONY: install up test pytest test-faults packages promtool lint style types bench-graph bench-triton bench-diversity bench-overhead bench-generator bench-gpu bench bench-quick bench-settings bench-soak bench-overload bench-peers constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -96,6 +96,35 @@ bench-generator: install
 bench-gpu: install
 	$(BIN)/python benchmarks/gpu.py --repository $(REPOSITORY) $(if $(DATA),--data $(DATA))
 
+# recserve beside FastAPI, BentoML and LitServe: about half an hour, on a machine that does
+# nothing else. bench-settings is its first part: what suits each peer. bench-quick takes under
+# five minutes and writes nothing.
+bench: bench-peers
+	$(BIN)/python benchmarks/serving_settings.py $(REPOSITORY)
+	$(BIN)/python benchmarks/serving.py $(REPOSITORY)
+
+bench-quick: bench-peers
+	$(BIN)/python benchmarks/serving.py $(REPOSITORY) --quick
+
+bench-settings: bench-peers
+	$(BIN)/python benchmarks/serving_settings.py $(REPOSITORY)
+
+# recserve alone: near its capacity for MINUTES, far above it for SECONDS.
+MINUTES ?= 10
+SECONDS ?= 60
+bench-soak: bench-peers
+	$(BIN)/python benchmarks/serving_limits.py soak $(REPOSITORY) --minutes $(MINUTES)
+
+bench-overload: bench-peers
+	$(BIN)/python benchmarks/serving_limits.py overload $(REPOSITORY) --seconds $(SECONDS)
+
+# What only the peers need.
+bench-peers: .venv/.peers
+.venv/.peers: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e '.[train,triton,dev,bench]'
+	@touch $@
+
 lint: style types
 
 style: install
@@ -110,7 +139,7 @@ types: install
 # hold on any index.
 constraints:
 	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
-	build/constraints/bin/python -m pip install --disable-pip-version-check '.[train,triton,dev]'
+	build/constraints/bin/python -m pip install --disable-pip-version-check '.[train,triton,dev,bench]'
 	{ sed -n '/^#/p' constraints.txt; \
 	  build/constraints/bin/python -m pip freeze --exclude recserve | sed 's/+cpu$$//'; \
 	} > build/constraints.txt

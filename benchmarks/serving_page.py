@@ -1,0 +1,252 @@
+"""docs/benchmarks.json -> docs/benchmarks.md and its plots: every part that was measured so far."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from serving_figures import (
+    FIGURES,
+    FILE,
+    INLINE,
+    Found,
+    Rounds,
+    aims,
+    number,
+    ratio,
+    ratio_cells,
+    spread,
+)
+from serving_paths import OURS
+from serving_plots import Bar, bars
+
+
+def write(docs: Path) -> None:
+    """docs/benchmarks.md, and docs/benchmarks-*.svg beside it."""
+    found = json.loads((docs / FILE).read_text())
+    tried = docs / "benchmarks-settings.json"
+    parts = ["# Beside other servers"]
+    if "rates" in found:
+        parts = [
+            _head(found),
+            _compared(found),
+            *_plots(found, docs),
+            _by_connections(found),
+            _lengths(found),
+        ]
+    if tried.exists():
+        parts.append(_settings(json.loads(tried.read_text())))
+    parts += [told for name, tell in (("soak", _soak), ("overload", _overload))
+              if name in found for told in (tell(found[name]),)]  # fmt: skip
+    if "rates" in found:
+        parts.append(FAIR)
+    (docs / "benchmarks.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
+
+
+def _figures(rounds: Rounds) -> list[str]:
+    return [_spread(spread(rounds, figure)) for figure in FIGURES]
+
+
+def _spread(bar: Bar) -> str:
+    return f"{number(bar[0])} ({number(bar[1])} to {number(bar[2])})"
+
+
+HEAD = """
+# Beside other servers
+
+Written by `make bench` from docs/benchmarks.json: figures of one machine, none of them a promise.
+The same trained release, the same requests and the same work for each: a JSON body checked, the
+user's history, features and seen items looked up, the contract's tensors at the right length, the
+graph, titles and categories in the answer. Before anything is measured, {same} requests must have
+the same items from all of them. One is awake at a time; the load generator
+([load-testing.md](load-testing.md)) runs on the same cores and checks every answer.
+"""
+
+
+def _head(found: Found) -> str:
+    m = found["about"]
+    held = ", ".join(f"{count:,} of up to {b}" for b, count in m["buckets"].items() if count)
+    rows = [
+        ("CPU", f"{m['cpu']}, {m['cores']} cores, load {m['load_before']:.1f} before it began"),
+        ("kernel, Python", f"{m['kernel']}, {m['python']}"),
+        ("versions", ", ".join(f"{name} {number}" for name, number in m["versions"].items())),
+        ("release", f"{m['items']:,} items, {m['users']:,} users; lengths of histories: {held}"),
+        ("date", m["date"]),
+    ]
+    return HEAD.format(same=found["how"]["same"]).strip() + "\n\n" + _table(("", ""), rows)
+
+
+def _compared(found: Found) -> str:
+    rows = [
+        (what, aim, *ratio_cells(value), "yes" if reached else "**no**")
+        for what, aim, value, reached in aims(found)
+    ]
+    how = found["how"]
+    told = (
+        f"Medians of {how['rounds']} rounds of {how['seconds']:g} s, whose order turns round; a "
+        "ratio is taken within a round, and its spread is the lowest and the highest of them. Our "
+        f"store holds the newest {how['events_of_a_user']} events of each user "
+        f"({how['events']:,}), which every request reads."
+    )
+    told = " ".join((told, *_wrong(found)))
+    head = ("ours", "aim", "found", "spread", "reached")
+    return f"## The aims\n\n{told}\n\n" + _table(head, rows)
+
+
+def _wrong(found: Found) -> list[str]:
+    """What was not answered, or not rightly; nothing, as a rule."""
+    counts: dict[str, list[int]] = {}
+    for sides in (*found["rates"].values(), *found["lengths"].values()):
+        for name, rounds in sides.items():
+            total = counts.setdefault(name, [0, 0])
+            total[0] += sum(int(one["wrong"]) for one in rounds)
+            total[1] += sum(int(one["asked"]) for one in rounds)
+    return [
+        f"Of {asked:,} answers of {name}, {wrong:,} were not right."
+        for name, (wrong, asked) in counts.items()
+        if wrong
+    ]
+
+
+def _plots(found: Found, docs: Path) -> list[str]:
+    told = []
+    for name, title, unit, figure in (
+        ("rate", "Requests a second", "requests/s", "rate"),
+        ("p99", "The slowest of a hundred", "p99, ms", "p99_ms"),
+        ("cpu", "CPU time of a request, all processes of the server", "ms", "cpu_ms"),
+    ):
+        groups = {
+            f"{count} connection{'s' if count != '1' else ''}": {
+                path: spread(rounds, figure) for path, rounds in sides.items() if path != INLINE
+            }
+            for count, sides in found["rates"].items()
+        }
+        (docs / f"benchmarks-{name}.svg").write_text(bars(title, unit, groups))
+        told.append(f"![{title}, by connections and path; the table below has the same figures]"
+                    f"(benchmarks-{name}.svg)")  # fmt: skip
+    return told
+
+
+COLUMNS = ("path", "requests/s", "p50, ms", "p99, ms", "CPU, ms a request")
+
+
+def _by_connections(found: Found) -> str:
+    parts = ["## By connections"]
+    for count, sides in found["rates"].items():
+        rows = [(name, *_figures(rounds)) for name, rounds in sides.items()]
+        parts += [f"{count} connection{'s' if count != '1' else ''}:", _table(COLUMNS, rows)]
+    paths = found["about"]["paths"]
+    told = [
+        f"- **{name}**: {path['about']}"
+        + "".join(f"; {key} {value}" for key, value in path["settings"].items())
+        for name, path in paths.items()
+    ]
+    return "\n\n".join([*parts, "\n".join(told)])
+
+
+def _lengths(found: Found) -> str:
+    parts = [
+        "## By length of history",
+        "Users of one length bucket alone, 32 connections. What the mix above is made of.",
+    ]
+    for bucket, sides in found["lengths"].items():
+        ours = sides[OURS]
+        rows = [
+            (name, *_figures(rounds), ratio_cells(ratio(ours, rounds, "rate"))[0])
+            for name, rounds in sides.items()
+        ]
+        parts += [f"Bucket {bucket}:", _table((*COLUMNS, "ours, requests/s"), rows)]
+    return "\n\n".join(parts)
+
+
+SETTINGS = """
+## What each peer was tried with
+
+`python benchmarks/serving_settings.py REPOSITORY`, 32 connections, all settings of a peer in turns.
+Above, each runs with the one that served most (of those within 3% of it, with the lowest p99).
+WORKERS: processes; POOL 1: a thread pool instead of the event loop; THREADS: of the graph, within
+an operator; BATCH: at most; LONGEST_MS: BentoML's bound on latency, by which it batches; WAIT_S:
+how long LitServe waits for a batch to fill; API_SERVERS: its HTTP processes; ZMQ: its faster queue;
+OPTIMIZED: TorchScript's profiling executor.
+"""
+
+
+def _settings(tried: Found) -> str:
+    rows = [
+        (peer, ", ".join(f"{k} {v}" for k, v in one["settings"].items()), number(one["rate"]),
+         number(one["p99_ms"]))
+        for peer, all_of_it in tried.items()
+        for one in all_of_it
+    ]  # fmt: skip
+    return SETTINGS.strip() + "\n\n" + _table(("peer", "settings", "requests/s", "p99, ms"), rows)
+
+
+def _soak(s: Found) -> str:
+    rows = [
+        ("p99", "at most 25 ms", f"{s['p99_ms']:.1f} ms", s["p99_ms"] <= 25),
+        ("errors", "none", f"{s['errors']} of {s['requests']:,}", s["errors"] == 0),
+        ("memory, last tenth over the second one", "within 3%", f"{s['growth']:+.1%}",
+         abs(s["growth"]) <= 0.03),
+        ("the generator kept up", "", s["why_behind"] or "yes", not s["why_behind"]),
+    ]  # fmt: skip
+    told = (
+        f"`make bench-soak`: {s['minutes']:g} minutes of Poisson arrivals at {s['rate']:,.0f}/s, "
+        f"{s['share']:.0%} of the {s['capacity']:,.0f}/s that 64 connections reached just before. "
+        f"Memory of all processes: {s['memory_mb'][0]:,.0f} MB at first, "
+        f"{s['memory_mb'][-1]:,.0f} MB at the end. {_where(s)}"
+    )
+    return f"## Ten minutes at 70%\n\n{told}\n\n{_checked(rows)}"
+
+
+def _overload(s: Found) -> str:
+    refused = s["refused_ms"].get("p99", 0.0)  # nothing refused: nobody waited for it
+    rows = [
+        ("accepted: slowest of a thousand", f"within the deadline of {s['deadline_ms']} ms",
+         f"{s['accepted_ms']['p99.9']:.0f} ms", s["accepted_ms"]["p99.9"] <= s["deadline_ms"]),
+        ("refused with 429: slowest of a hundred", "within 50 ms", f"{refused:.0f} ms",
+         refused <= 50),
+        ("right answers a second, of capacity", "at least 80%", f"{s['goodput']:.0%}",
+         s["goodput"] >= 0.8),
+        ("neither right, refused nor popular items", "none",
+         f"{s['errors']} of {s['requests']:,}", s["errors"] == 0),
+        ("normal again", "within 5 s", f"after {s['normal_s']} s" if s["normal_s"] is not None
+         else "not within the run", s["normal_s"] is not None and s["normal_s"] <= 5),
+        ("the generator kept up", "", s["why_behind"] or "yes", not s["why_behind"]),
+    ]  # fmt: skip
+    told = (
+        f"`make bench-overload`: {s['factor']:g} x the {s['capacity']:,.0f}/s of 64 connections "
+        f"for {s['seconds']:g} s, half of it before and after. Popular items instead of a model's "
+        f"answer: {s['fallbacks']:,}. {_where(s)}"
+    )
+    return f"## Overload\n\n{told}\n\n{_checked(rows)}"
+
+
+def _where(s: Found) -> str:
+    m = s["machine"]
+    return f"{m['cpu']}, {m['cores']} cores, load {m['load_before']:.1f} before, {m['date']}."
+
+
+def _checked(rows: Sequence[tuple[str, str, str, bool]]) -> str:
+    told = [(what, aim, found, "yes" if reached else "**no**")
+            for what, aim, found, reached in rows]  # fmt: skip
+    return _table(("", "aim", "found", "reached"), told)
+
+
+FAIR = """
+## How it is fair, and where it is not
+
+- Peers get what we gave ourselves: no access log, metrics or tracing, garbage frozen once all is
+  loaded, uvloop and httptools, answers encoded by msgspec where the server lets the handler send
+  bytes (BentoML and its batched APIs do not), and settings that were tried on this machine.
+- Peers keep neither events nor blocked items, have no deadline, fallback, rate, variants or
+  metrics, and know two fields of a body of twelve. That is to their advantage.
+- LitServe compresses what is longer than 1,000 bytes, unless told otherwise; it is told.
+- BentoML's batched APIs take lists, so a few lines of ASGI make a list of each body.
+- Each is a small program in `benchmarks/peers/`. Should you know a better setting, please say.
+"""
+
+
+def _table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)

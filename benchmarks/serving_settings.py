@@ -1,0 +1,112 @@
+"""Which settings suit each peer best on this machine? What `serving_paths.py` has comes from here.
+
+    python benchmarks/serving_settings.py REPOSITORY [--only LitServe] [--rounds 3] [--seconds 3]
+
+All settings of one peer run at once, one awake at a time, in rounds that take turns. Writes what
+each gave into docs/benchmarks-settings.json, which docs/benchmarks.md shows.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from serving_asking import Rate, measured
+from serving_paths import BENTOML, LITSERVE, ONNX, PATHS, TORCH, Settings, Way, all_paused
+
+OUT = Path("docs/benchmarks-settings.json")
+Tried = dict[str, list[dict[str, object]]]  # peer -> settings, rates
+
+IN_PROCESS: list[Settings] = [
+    {"WORKERS": "2"},
+    {"WORKERS": "2", "POOL": "1"},
+    {"WORKERS": "1"},
+    {"WORKERS": "1", "POOL": "1"},
+    {"WORKERS": "1", "THREADS": "2"},
+]
+CANDIDATES: dict[str, list[Settings]] = {
+    TORCH: [*IN_PROCESS, {"WORKERS": "2", "OPTIMIZED": "1"}],
+    ONNX: IN_PROCESS,
+    BENTOML: [
+        {"WORKERS": "2"},
+        {"WORKERS": "2", "POOL": "1"},
+        {"WORKERS": "1"},
+        {"WORKERS": "1", "POOL": "1"},
+        {"WORKERS": "1", "POOL": "1", "THREADS": "2"},
+        {"WORKERS": "2", "LONGEST_MS": "100"},
+        {"WORKERS": "2", "BATCH": "16"},
+    ],
+    LITSERVE: [
+        {"WORKERS": "1"},
+        {"WORKERS": "1", "ZMQ": "0"},
+        {"WORKERS": "2"},
+        {"WORKERS": "1", "API_SERVERS": "2"},
+        {"WORKERS": "2", "API_SERVERS": "2"},
+        {"WORKERS": "1", "WAIT_S": "0"},
+        {"WORKERS": "1", "WAIT_S": "0.005"},
+        {"WORKERS": "1", "BATCH": "16"},
+        {"WORKERS": "1", "THREADS": "2"},
+    ],
+}
+
+
+def main(
+    repository: Path,
+    only: Annotated[list[str] | None, typer.Option(help="These peers; default all.")] = None,
+    rounds: int = 3,
+    seconds: Annotated[float, typer.Option(help="Of each setting of each round.")] = 3.0,
+    connections: int = 32,
+    out: Path = OUT,
+) -> None:
+    tried: Tried = json.loads(out.read_text()) if out.exists() else {}
+    for peer in only or list(CANDIDATES):
+        tried[peer] = _tried(peer, repository, rounds, seconds, connections)
+        out.write_text(json.dumps(tried, indent=1) + "\n")
+
+
+def _tried(
+    peer: str, repository: Path, rounds: int, seconds: float, connections: int
+) -> list[dict[str, object]]:
+    candidates, found = CANDIDATES[peer], list[list[Rate]]()
+    paths = [PATHS[peer].under(settings) for settings in candidates]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        all_paused(paths, repository, Path(folder)) as servers,
+    ):
+        for number in range(rounds):
+            rates = {
+                i: measured(servers[i], repository, connections=connections, seconds=seconds,
+                            warm_up_s=1.0)
+                for i in list(range(len(servers)))[:: -1 if number % 2 else 1]
+            }  # fmt: skip
+            found.append([rates[i] for i in range(len(servers))])
+    results = []
+    for settings, rates in zip(candidates, zip(*found, strict=True), strict=True):
+        middle = statistics.median(rate.rate for rate in rates)
+        p99 = statistics.median(rate.p99_ms for rate in rates)
+        told = ", ".join(f"{name} {value}" for name, value in settings.items())
+        Console().print(f"{peer}: {told}: {middle:,.0f}/s, p99 {p99:.0f} ms", soft_wrap=True)
+        results.append({"settings": dict(settings), "rate": middle, "p99_ms": p99,
+                        "connections": connections,
+                        "rounds": [asdict(rate) for rate in rates]})  # fmt: skip
+    return results
+
+
+def best(path: Way, file: Path = OUT) -> Way:
+    """Under the settings that served most; of those within 3% of it, with the lowest p99."""
+    tried = json.loads(file.read_text()).get(path.name, []) if file.exists() else []
+    if not tried:
+        return path
+    most = max(one["rate"] for one in tried)
+    near = [one for one in tried if one["rate"] >= 0.97 * most]
+    return path.under(min(near, key=lambda one: one["p99_ms"])["settings"])
+
+
+if __name__ == "__main__":
+    typer.run(main)
