@@ -11,7 +11,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test test-faults packages promtool lint bench-graph bench-triton bench-diversity bench-overhead bench-gpu constraints configs clean
+.PHONY: install up test test-faults packages promtool lint bench-graph bench-triton bench-diversity bench-overhead bench-autoscaling bench-gpu constraints configs clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -82,6 +82,12 @@ bench-diversity: install
 # What the service adds to Triton's own time, for one caller.
 bench-overhead: install
 	$(BIN)/python benchmarks/overhead.py $(REPOSITORY)
+
+# Does the autoscaler hold the objective? A simulated day; writes reports/autoscaling. MEASURE=1:
+# with the service times of this machine's Triton, into build/, instead of the committed ones.
+bench-autoscaling: install
+	PYTHONPATH=benchmarks $(BIN)/python -m autoscaling $(if $(MEASURE),--measure $(REPOSITORY) \
+		--service build/triton-pod.json) $(ARGS)
 
 # On a machine with a CUDA GPU: writes docs/benchmarks-gpu.md. DATA: train on it, too.
 bench-gpu: install
