@@ -53,8 +53,8 @@ def verdict(outcome: Outcome, setting: Setting, objective_s: float, oracle_hours
     return Verdict(
         replica_hours=hours,
         cost=hours / oracle_hours,
-        in_time=float(in_time),
-        in_good_time=float(outcome.requests[p99 <= objective_s].sum() / total),
+        in_time=min(1.0, float(in_time)),
+        in_good_time=min(1.0, float(outcome.requests[p99 <= objective_s].sum() / total)),
         left=float(outcome.left.sum() / total),
         queue_ms=float((outcome.wait_s * answered).sum() / answered.sum() * 1e3),
         p99_ms=_p99(day, outcome.left.sum(), setting.deadline_s) * 1e3,
