@@ -11,7 +11,9 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test pytest test-faults packages promtool lint style types bench-graph bench-triton bench-diversity bench-overhead bench-generator bench-gpu bench bench-quick bench-settings bench-soak bench-overload bench-peers constraints configs clean
+.PHONY: install up test pytest test-faults packages promtool lint style types constraints configs clean
+.PHONY: bench bench-quick bench-settings bench-soak bench-overload bench-peers bench-generator bench-graph
+.PHONY: bench-triton bench-diversity bench-overhead bench-autoscaling bench-gpu
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -91,6 +93,12 @@ bench-overhead: install
 # What the load generator itself can do, and how right it is.
 bench-generator: install
 	$(BIN)/python benchmarks/generator.py
+
+# Does the autoscaler hold the objective? A simulated day; writes reports/autoscaling. MEASURE=1:
+# with the service times of this machine's Triton, into build/, instead of the committed ones.
+bench-autoscaling: install
+	PYTHONPATH=benchmarks $(BIN)/python -m autoscaling $(if $(MEASURE),--measure $(REPOSITORY) \
+		--service build/triton-pod.json) $(ARGS)
 
 # On a machine with a CUDA GPU: writes docs/benchmarks-gpu.md. DATA: train on it, too.
 bench-gpu: install
