@@ -209,6 +209,10 @@ def _service(model: str, start_s: float, rounds: list[list[_Stage]]) -> Service:
     # Answers are handed out between two batches: what full queues show beyond computing, a row.
     between = min((s[-1].seconds - s[-1].batch_s * s[-1].batches) / s[-1].rows for s in rounds)
     rows, seconds = np.array(_points(rounds)).T
+    if rows[-1] < SIZES[-1]:  # the fullest batches seen are not quite full: on in a line
+        slope = (seconds[-1] - seconds[-2]) / (rows[-1] - rows[-2])
+        seconds = np.append(seconds, seconds[-1] + slope * (SIZES[-1] - rows[-1]))
+        rows = np.append(rows, SIZES[-1])
     work = np.array([[one.batches, one.rows] for stages in rounds for one in stages], dtype=float)
     cpu_s = np.array([one.cpu_s for stages in rounds for one in stages])
     cpu_batch, cpu_row = np.linalg.lstsq(work, cpu_s, rcond=None)[0]
