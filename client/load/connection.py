@@ -112,13 +112,18 @@ class Connections:
         self._host, self._port, self._tls = host, port, tls
         self._timeout_s = timeout_s
         self._idle: deque[Connection] = deque()
-        self._places = asyncio.Semaphore(most)
+        self._places = most
+        self._waiting: deque[asyncio.Future[None]] = deque()  # for a place
         self._all: set[Connection] = set()
 
     async def ask(self, request: bytes) -> Response:
         """Raises Lost. What waits for a place counts in the time that is allowed."""
         until = time.perf_counter() + self._timeout_s
-        async with self._places:
+        if self._places:
+            self._places -= 1
+        else:
+            await self._place()
+        try:
             if until <= time.perf_counter():
                 raise Lost(f"no free connection within {self._timeout_s:g} s")
             connection = self._free() or await self._opened(until)
@@ -127,6 +132,26 @@ class Connections:
             finally:
                 if not connection.open:
                     self._all.discard(connection)
+        finally:
+            self._pass_on()
+
+    async def _place(self) -> None:
+        """As of a semaphore; but those of asyncio take the longer to cancel the more wait."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():  # it came all the same
+                self._pass_on()
+            raise
+
+    def _pass_on(self) -> None:
+        while self._waiting:
+            if not (waiter := self._waiting.popleft()).done():
+                waiter.set_result(None)
+                return
+        self._places += 1
 
     def _free(self) -> Connection | None:
         while self._idle:
