@@ -74,6 +74,8 @@ def test_every_command_runs(
     out, err = capsys.readouterr()
     assert code == 0 or "No measurement" in out or "could not keep up" in err, out + err
     assert "answered wrongly" not in out and "without an answer" not in out
+    if "--price-per-hour" in line:  # Bento's port, and that of the Triton behind it
+        assert re.search(r"processes \d+, \d+ and those", " ".join(out.split())), out
 
 
 def test_the_search_ends_about_where_a_server_can_do_no_more(
