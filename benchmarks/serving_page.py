@@ -97,16 +97,25 @@ def _compared(found: Found) -> str:
 def _wrong(found: Found) -> list[str]:
     """What was not answered, or not rightly; nothing, as a rule."""
     counts: dict[str, list[int]] = {}
+    behind: dict[str, list[bool]] = {}
     for sides in (*found["rates"].values(), *found["lengths"].values()):
         for name, rounds in sides.items():
             total = counts.setdefault(name, [0, 0])
             total[0] += sum(int(one["wrong"]) for one in rounds)
             total[1] += sum(int(one["asked"]) for one in rounds)
-    return [
+            behind.setdefault(name, []).extend(bool(one["behind"]) for one in rounds)
+    told = [
         f"Of {asked:,} answers of {name}, {wrong:,} were not right."
         for name, (wrong, asked) in counts.items()
         if wrong
     ]
+    if waited := sum(map(sum, behind.values())):
+        runs = ", ".join(f"{sum(all_of_it)} of {name}" for name, all_of_it in behind.items())
+        told.append(
+            f"In {waited} runs the generator had no core to spare ({runs}): their latencies are "
+            "partly its own."
+        )
+    return told
 
 
 def _plots(found: Found, docs: Path) -> list[str]:

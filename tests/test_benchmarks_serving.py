@@ -120,7 +120,15 @@ def test_the_page_says_which_aims_were_reached(
 
     def rounds(rate: float, ms: float) -> list[dict[str, float]]:
         return [
-            {"rate": rate * by, "p50_ms": ms, "p99_ms": 3 * ms, "cpu_ms": 1, "asked": 9, "wrong": 0}
+            {
+                "rate": rate * by,
+                "p50_ms": ms,
+                "p99_ms": 3 * ms,
+                "cpu_ms": 1,
+                "asked": 9,
+                "wrong": 0,
+                "behind": 0,
+            }
             for by in (0.9, 1.0, 1.1)
         ]
 
