@@ -64,7 +64,7 @@ def _headline(result: Result) -> Node:
         e("p", _asked(result), class_="lede"),
         e("p", _pace(report)) if report else None,
         e("p", f"No measurement: the generator could not keep up, {report.why_behind}.",
-          class_="bad") if report and report.behind else None,
+          class_="bad") if report and not result.measured else None,
         verdicts(result.verdicts) if result.verdicts else None,
     )  # fmt: skip
 

@@ -67,9 +67,18 @@ class Result:
             return self.compare.passed
         if self.during is not None and self.during.command.code:
             return False
-        if self.verdicts:  # what holds although the generator itself was late, holds
-            return all(verdict.held for verdict in self.verdicts)
+        if self.verdicts:
+            return self._held
         return self.report is not None and self.report.passed
+
+    @property
+    def measured(self) -> bool:
+        """The generator kept up; or was late, and what was wanted holds all the same."""
+        return self.report is None or not self.report.behind or self._held
+
+    @property
+    def _held(self) -> bool:
+        return bool(self.verdicts) and all(verdict.held for verdict in self.verdicts)
 
     def to_json(self) -> dict[str, Any]:
         """The report's own fields at the top, the rest beside them."""

@@ -64,9 +64,3 @@ def _lines(found: Report) -> Iterator[Text]:
     if found.lag_ms and found.offered_rate is not None:
         late = found.lag_ms["p99"]
         yield Text(f"The generator sent 99% of them at most {late:.2f} ms late", "dim")
-    if found.behind:
-        yield Text(
-            f"No measurement: the generator could not keep up, {found.why_behind}. Ask for less, "
-            "or give it more --processes or a machine of its own.",
-            "bold red",
-        )

@@ -11,6 +11,7 @@ from rich.text import Text
 from client.load.compare import Comparison
 from client.load.during import During
 from client.load.objective import Found, Verdict
+from client.load.report import Report
 from client.load.result import Result
 from client.load.table import table
 
@@ -29,6 +30,8 @@ def _parts(result: Result) -> Iterator[RenderableType]:
         yield _compared(result.compare)
     if result.report:
         yield table(result.report)
+        if result.report.behind:
+            yield _behind(result.report, result.measured)
     if result.during:
         yield _phases(result.during)
         yield _command(result.during)
@@ -36,6 +39,17 @@ def _parts(result: Result) -> Iterator[RenderableType]:
         yield _verdicts(result.verdicts)
     if result.cost:
         yield Text(result.cost.said())
+
+
+def _behind(found: Report, measured: bool) -> Text:
+    if measured:
+        why = f"The generator itself was slow ({found.why_behind}): latencies are at most too long."
+        return Text(why, "yellow")
+    return Text(
+        f"No measurement: the generator could not keep up, {found.why_behind}. Ask for less, "
+        "or give it more --processes or a machine of its own.",
+        "bold red",
+    )
 
 
 def _search(found: Found) -> Table:
