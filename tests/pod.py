@@ -51,7 +51,11 @@ def contained(
             lines.append(f"ln -s {top.readlink()} .{top}")
         elif top.is_dir():
             lines += [f"mkdir .{top}", *_bound(top, str(top), readonly=True)]
-    lines += ["mkdir -p proc sys dev tmp root var", "mount -t proc proc proc", "mount --rbind /dev dev"]
+    lines += [
+        "mkdir -p proc sys dev tmp root var",
+        "mount -t proc proc proc",
+        "mount --rbind /dev dev",
+    ]
     for mount in container["volumeMounts"]:
         at, readonly = mount["mountPath"], mount.get("readOnly", False)
         lines.append(f"mkdir -p .{at}")
@@ -79,7 +83,7 @@ def _bound(source: Path, at: str, *, readonly: bool) -> list[str]:
 
 
 def _begin(container: Manifest) -> str:
-    """Before the command: a write where the root is read-only has to fail, or this proves nothing."""
+    """Before the command: a write to the root has to fail, or this proves nothing."""
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     return f'cd {ROOT}; if touch /x /etc/x 2>/dev/null; then exit 99; fi; exec "$@"'
 

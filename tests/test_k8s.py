@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ from manifests import (
 
 from recommender.contract import model_names
 
+PAGE = (K8S.parent / "docs" / "kubernetes.md").read_text()
+ALERTS = K8S.parent / "monitoring" / "recserve-alerts.yaml"
 VERSIONS = ("1.34", "1.35", "1.36", "1.37")
 IDS = [path.stem for path in FILES]
 # Of operators: no schema here knows them.
@@ -212,11 +216,46 @@ def test_nothing_trains_before_somebody_says_so() -> None:
 
 
 def test_the_page_builds_every_image_of_ours_and_explains_every_file() -> None:
-    page = (K8S.parent / "docs" / "kubernetes.md").read_text()
     for image in {c["image"] for pod in PODS.values() for c in containers(pod)}:
         ours = image.startswith("registry.example.com/")
-        assert (f"-t {image}" if ours else image) in page
+        assert (f"-t {image}" if ours else image) in PAGE
     for path in (*FILES, *OPTIONAL, *JOBS):
-        assert f"`{path.name}`" in page, path
+        assert f"`{path.name}`" in PAGE, path
     for model in model_names("deep"):
-        assert f"COPY model_repository/{model}/${{RELEASE}}" in page
+        assert f"COPY model_repository/{model}/${{RELEASE}}" in PAGE
+
+
+def test_the_page_s_own_objects_are_valid_and_restricted() -> None:
+    blocks = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
+    (pod,) = [block for block in blocks if block["kind"] == "Pod"]
+    for version in VERSIONS:
+        assert kubernetes_validate.validate(pod, version, strict=True) == version
+    (container,) = pod["spec"]["containers"]
+    security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert container["securityContext"] == security
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    (overlay,) = [block for block in blocks if block["kind"] == "Kustomization"]
+    assert all((K8S.parent / component).is_dir() for component in overlay["components"])
+    images = {c["image"].rpartition(":")[0] for pod in PODS.values() for c in containers(pod)}
+    assert {image["name"] for image in overlay["images"]} <= images
+
+
+def test_the_page_s_commands_are_valid_shell() -> None:
+    for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL):
+        subprocess.run(["bash", "-n", "-c", block], check=True)
+
+
+def test_the_page_says_what_to_do_at_each_alert() -> None:
+    alerts = {rule["alert"] for group in read(ALERTS)["groups"] for rule in group["rules"]}
+    assert set(re.findall(r"^\| \[(Recserve\w+)\]\(observability", PAGE, re.MULTILINE)) == alerts
+
+
+def test_an_upgrade_as_the_page_has_it_changes_the_tag_and_the_probes_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    (command,) = re.findall(r"^(sed -i 's\|.*) k8s/triton-deployment.yaml$", PAGE, re.MULTILINE)
+    path = Path(shutil.copy(K8S / "triton-deployment.yaml", tmp_path))
+    subprocess.run(["bash", "-c", f"{command} {path}"], check=True)
+    before = (K8S / "triton-deployment.yaml").read_text()
+    after = before.replace("recserve/release:1\n", "recserve/release:2\n")
+    assert path.read_text() == after.replace("/versions/1/ready", "/versions/2/ready") != before

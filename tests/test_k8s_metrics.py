@@ -59,8 +59,8 @@ def answers(tmp: Path, expression: str, series: Series, wanted: Mapping[str, flo
         for name, points in series.items()
     ]
     samples = [{"labels": labels, "value": value} for labels, value in wanted.items()]
-    test = {"interval": "15s", "input_series": values,
-            "promql_expr_test": [{"expr": expression, "eval_time": "2m", "exp_samples": samples}]}  # fmt: skip
+    asked = {"expr": expression, "eval_time": "2m", "exp_samples": samples}
+    test = {"interval": "15s", "input_series": values, "promql_expr_test": [asked]}
     (tmp / "none.yaml").write_text("groups: []\n")
     (tmp / "test.yaml").write_text(
         yaml.safe_dump({"rule_files": ["none.yaml"], "evaluation_interval": "15s", "tests": [test]})

@@ -239,7 +239,7 @@ def test_a_policy_lets_its_pods_call_and_be_called_by_those_alone(
 def test_both_ends_of_a_call_are_open() -> None:
     policies = ("bento", "triton", "redis", "training")
     out, into = set(), set()
-    for policy in map(lambda name: named("NetworkPolicy", name), policies):
+    for policy in [named("NetworkPolicy", name) for name in policies]:
         own = selected(policy["spec"]["podSelector"]["matchLabels"])
         out |= {(one, *to) for one in own for to in allowed(policy, "egress", "to")}
         into |= {(by, one, port) for one in own for by, port in allowed(policy, "ingress", "from")}

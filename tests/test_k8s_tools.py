@@ -1,4 +1,4 @@
-"""k8s/ as others read it: kubectl and kustomize, checkov, promtool. None of them needs a cluster."""
+"""k8s/ as others read it, without a cluster: kubectl and kustomize, checkov, promtool."""
 
 from __future__ import annotations
 
