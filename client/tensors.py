@@ -41,6 +41,8 @@ CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", -1),
     # A name that resolves to several servers (a headless Service) uses them all.
     ("grpc.lb_policy_name", "round_robin"),
+    # When a connection ends, the name is asked again; by default not more often than every 30 s.
+    ("grpc.dns_min_time_between_resolutions_ms", 2000),
     # Back within a second of a restart; the defaults wait up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),

@@ -9,7 +9,9 @@ from typing import Any
 import yaml
 
 K8S = Path(__file__).parent.parent / "k8s"
-FILES = sorted(K8S.glob("*.yaml"))
+FILES = sorted(K8S.glob("*.yaml"))  # what `kubectl apply -f k8s/` sends, in its order
+OPTIONAL = sorted((K8S / "optional").glob("*.yaml"))
+JOBS = sorted((K8S / "jobs").glob("*.yaml"))
 Manifest = dict[str, Any]
 
 
@@ -19,22 +21,35 @@ def read(path: Path) -> Manifest:
 
 
 ALL = [read(path) for path in FILES]
+EVERYWHERE = [*ALL, *(read(path) for path in (*OPTIONAL, *JOBS))]
 
 
-def of_kind(kind: str) -> list[Manifest]:
-    found = [m for m in ALL if m["kind"] == kind]
+def of_kind(kind: str, manifests: list[Manifest] = ALL) -> list[Manifest]:
+    found = [m for m in manifests if m["kind"] == kind]
     assert found, f"no {kind} in k8s/"
     return found
 
 
-def named(kind: str, name: str) -> Manifest:
-    (found,) = [m for m in of_kind(kind) if m["metadata"]["name"] == name]
+def named(kind: str, name: str, manifests: list[Manifest] = ALL) -> Manifest:
+    (found,) = [m for m in of_kind(kind, manifests) if m["metadata"]["name"] == name]
     return found
 
 
 def pods() -> dict[str, Manifest]:
-    """Deployment name -> pod template."""
+    """Deployment of the base -> pod template."""
     return {m["metadata"]["name"]: m["spec"]["template"] for m in of_kind("Deployment")}
+
+
+def workloads() -> dict[str, Manifest]:
+    """Whatever starts pods, optional or not -> pod template."""
+    return {m["metadata"]["name"]: t for m in EVERYWHERE if (t := template(m))}
+
+
+def template(manifest: Manifest) -> Manifest | None:
+    if manifest["kind"] == "CronJob":
+        manifest = manifest["spec"]["jobTemplate"]
+    pod: Manifest | None = manifest.get("spec", {}).get("template")
+    return pod
 
 
 def containers(pod: Manifest) -> list[Manifest]:
@@ -42,7 +57,7 @@ def containers(pod: Manifest) -> list[Manifest]:
 
 
 def main_container(name: str) -> Manifest:
-    (container,) = pods()[name]["spec"]["containers"]
+    (container,) = workloads()[name]["spec"]["containers"]
     return dict(container)
 
 
@@ -51,8 +66,8 @@ def ports(pod: Manifest) -> dict[str, int]:
 
 
 def selected(labels: Manifest) -> list[str]:
-    """The Deployments whose pods carry all of `labels`."""
-    return [n for n, p in pods().items() if labels.items() <= p["metadata"]["labels"].items()]
+    """What starts pods that carry all of `labels`."""
+    return [n for n, p in workloads().items() if labels.items() <= p["metadata"]["labels"].items()]
 
 
 def probes(container: Manifest) -> Iterator[Manifest]:

@@ -1,12 +1,15 @@
-"""`kubectl apply -f k8s/`: every manifest valid, every reference resolved, every pod restricted.
+"""`kubectl apply -f k8s/`: every manifest valid, one object a file, every pod restricted.
 
-No cluster is needed: the schemas of Kubernetes 1.34 to 1.37 are the judge.
+No cluster is needed: the schemas of Kubernetes 1.34 to 1.37 are the judge. Which names refer to
+what, and who may talk to whom: test_k8s_references.py.
 """
 
 from __future__ import annotations
 
 import copy
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +18,28 @@ import pytest
 import yaml
 from manifests import (
     ALL,
+    EVERYWHERE,
     FILES,
+    JOBS,
     K8S,
+    OPTIONAL,
     Manifest,
     containers,
     main_container,
     named,
     of_kind,
-    pods,
-    ports,
-    probes,
     read,
-    selected,
+    workloads,
 )
 
 from recommender.contract import model_names
 
+PAGE = (K8S.parent / "docs" / "kubernetes.md").read_text()
+ALERTS = K8S.parent / "monitoring" / "recserve-alerts.yaml"
 VERSIONS = ("1.34", "1.35", "1.36", "1.37")
 IDS = [path.stem for path in FILES]
+# Of operators: no schema here knows them.
+CUSTOM = ("monitoring.coreos.com/", "gateway.networking.k8s.io/", "keda.sh/")
 
 
 # Valid, and one command.
@@ -43,6 +50,19 @@ IDS = [path.stem for path in FILES]
 def test_every_manifest_is_valid_in_strict_mode(manifest: Manifest, version: str) -> None:
     # An unknown kind raises too: nothing in k8s/ may need a custom resource definition.
     assert kubernetes_validate.validate(manifest, version, strict=True) == version
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("path", [*OPTIONAL, *JOBS], ids=lambda path: path.stem)
+def test_what_is_optional_is_valid_too_unless_its_kind_is_an_operator_s(
+    path: Path, version: str
+) -> None:
+    manifest = read(path)
+    if manifest["apiVersion"].startswith(CUSTOM):
+        with pytest.raises(kubernetes_validate.SchemaNotFoundError):
+            kubernetes_validate.validate(manifest, version, strict=True)
+    else:
+        assert kubernetes_validate.validate(manifest, version, strict=True) == version
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -62,7 +82,7 @@ def test_the_validator_refuses_a_broken_manifest(version: str) -> None:
         )
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
+@pytest.mark.parametrize("path", [*FILES, *OPTIONAL, *JOBS], ids=lambda path: path.stem)
 def test_a_file_holds_one_object_and_is_named_after_it(path: Path) -> None:
     (manifest,) = yaml.safe_load_all(path.read_text())
     words = re.sub(r"^\d\d-", "", path.stem)
@@ -72,123 +92,24 @@ def test_a_file_holds_one_object_and_is_named_after_it(path: Path) -> None:
 
 def test_the_namespace_comes_first_and_holds_everything_else() -> None:
     assert FILES[0].name == "00-namespace.yaml"
-    for manifest in ALL[1:]:
-        assert manifest["metadata"]["namespace"] == ALL[0]["metadata"]["name"]
+    for manifest in EVERYWHERE[1:]:
+        where = None if manifest["kind"] == "PriorityClass" else ALL[0]["metadata"]["name"]
+        assert manifest["metadata"].get("namespace") == where
 
 
 def test_the_kustomization_lists_exactly_the_files() -> None:
     assert not list(K8S.glob("[Kk]ustomization.y*ml"))  # kubectl apply -f would send it
     kustomization = read(K8S / "Kustomization")
     assert kustomization["resources"] == [path.name for path in FILES]
+    optional = read(K8S / "optional" / "Kustomization")
+    replacing = [patch["path"] for patch in optional["patches"]]
+    assert sorted([*optional["resources"], *replacing]) == [path.name for path in OPTIONAL]
 
 
-def test_no_object_is_declared_twice() -> None:
-    names = [(m["kind"], m["metadata"]["name"]) for m in ALL]
-    assert len(set(names)) == len(names)
-
-
-# Every reference resolves.
-
-
-def test_pods_run_under_a_service_account_that_exists_and_has_no_token() -> None:
-    for name, pod in pods().items():
-        account = named("ServiceAccount", pod["spec"]["serviceAccountName"])
-        assert account["automountServiceAccountToken"] is False, name
-        assert pod["spec"]["automountServiceAccountToken"] is False, name
-
-
-def test_every_selector_finds_the_pods_it_means() -> None:
-    for name in pods():
-        deployment = named("Deployment", name)
-        service, budget = named("Service", name), named("PodDisruptionBudget", name)
-        for selector in (
-            deployment["spec"]["selector"]["matchLabels"],
-            service["spec"]["selector"],
-            budget["spec"]["selector"]["matchLabels"],
-            named("NetworkPolicy", name)["spec"]["podSelector"]["matchLabels"],
-            *(
-                spread["labelSelector"]["matchLabels"]
-                for spread in pods()[name]["spec"]["topologySpreadConstraints"]
-            ),
-        ):
-            assert selected(selector) == [name]
-    assert selected({"app.kubernetes.io/name": "nobody"}) == []
-
-
-def test_ports_are_named_once_and_referred_to_by_name() -> None:
-    for name, pod in pods().items():
-        known = ports(pod)
-        assert len(set(known.values())) == len(known)
-        for port in named("Service", name)["spec"]["ports"]:
-            assert port["targetPort"] in known
-        for probe in probes(main_container(name)):
-            assert probe["port"] in known
-        annotations = pod["metadata"]["annotations"]
-        assert int(annotations["prometheus.io/port"]) in known.values()
-
-
-def test_autoscalers_aim_at_deployments_that_leave_the_number_to_them() -> None:
-    for scaler in of_kind("HorizontalPodAutoscaler"):
-        target = scaler["spec"]["scaleTargetRef"]
-        deployment = named(target["kind"], target["name"])
-        assert deployment["apiVersion"] == target["apiVersion"]
-        assert "replicas" not in deployment["spec"]
-        for metric in scaler["spec"]["metrics"]:  # what a plain cluster can compute
-            assert (metric["type"], metric["resource"]["name"]) == ("Resource", "cpu")
-        for container in containers(pods()[target["name"]]):  # or it computes nothing
-            assert "cpu" in container["resources"]["requests"]
-
-
-def test_mounts_name_volumes_and_volumes_are_mounted() -> None:
-    for pod in pods().values():
-        volumes = {v["name"] for v in pod["spec"]["volumes"]}
-        mounted = {m["name"] for c in containers(pod) for m in c["volumeMounts"]}
-        assert mounted == volumes
-
-
-def test_nothing_refers_to_a_config_map_or_a_secret_that_is_not_there() -> None:
-    text = "".join(path.read_text() for path in FILES)
-    assert not re.search(r"configMap|secretName|secretKeyRef|imagePullSecrets", text)
-
-
-# Who may talk to whom.
-
-
-def test_everything_is_denied_that_no_policy_allows() -> None:
-    deny = named("NetworkPolicy", "default-deny")["spec"]
-    assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-
-
-def allowed(policy: Manifest, direction: str, peer: str) -> set[tuple[str, Any]]:
-    """(other pod's Deployment, port) pairs that `policy` lets through."""
-    return {
-        (name, port["port"])
-        for rule in policy["spec"][direction]
-        for one in rule.get(peer, [])
-        if "podSelector" in one
-        for name in selected(one["podSelector"]["matchLabels"])
-        for port in rule["ports"]
-    }
-
-
-def test_bento_reaches_triton_on_grpc_alone_and_triton_reaches_nobody() -> None:
-    bento, triton = named("NetworkPolicy", "bento"), named("NetworkPolicy", "triton")
-    assert allowed(bento, "egress", "to") == {("triton", "grpc")}
-    assert allowed(triton, "ingress", "from") == {("bento", "grpc")}
-    assert triton["spec"]["egress"] == []
-    assert "grpc" in ports(pods()["triton"])
-
-
-def test_policies_open_only_ports_that_the_pods_have() -> None:
-    for name, pod in pods().items():
-        for rule in named("NetworkPolicy", name)["spec"]["ingress"]:
-            assert {port["port"] for port in rule["ports"]} <= set(ports(pod))
-
-
-def test_the_http_port_of_triton_is_open_to_probes_alone() -> None:
-    rules = named("NetworkPolicy", "triton")["spec"]["ingress"]
-    assert "http" not in {port["port"] for rule in rules for port in rule["ports"]}
-    assert "http" not in {p["name"] for p in named("Service", "triton")["spec"]["ports"]}
+def test_of_all_objects_the_autoscalers_alone_are_declared_twice() -> None:
+    names = [(m["kind"], m["metadata"]["name"]) for m in EVERYWHERE]
+    twice = {name for name in names if names.count(name) > 1}
+    assert twice == {("HorizontalPodAutoscaler", "triton"), ("HorizontalPodAutoscaler", "bento")}
 
 
 # Pod Security "restricted", and what the pods need to run under it.
@@ -199,15 +120,20 @@ def test_the_namespace_enforces_restricted_pods() -> None:
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
-@pytest.mark.parametrize("name", list(pods()))
+PODS = workloads()
+# What `restricted` lets a pod mount.
+VOLUMES = {"emptyDir", "configMap", "secret", "persistentVolumeClaim"}
+
+
+@pytest.mark.parametrize("name", PODS)
 def test_a_pod_is_restricted(name: str) -> None:
-    pod = pods()[name]["spec"]
+    pod = PODS[name]["spec"]
     assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["runAsUser"] == 1000
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert {kind for v in pod["volumes"] for kind in v if kind != "name"} == {"emptyDir"}
-    for container in containers(pods()[name]):
+    assert {kind for v in pod["volumes"] for kind in v if kind != "name"} <= VOLUMES
+    for container in containers(PODS[name]):
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -215,39 +141,121 @@ def test_a_pod_is_restricted(name: str) -> None:
         }
         assert "hostPort" not in str(container.get("ports"))
         resources = container["resources"]
-        assert "memory" in resources["requests"] and "memory" in resources["limits"]
+        assert resources["requests"]["memory"] and resources["limits"]["memory"]
 
 
-@pytest.mark.parametrize("name", list(pods()))
+@pytest.mark.parametrize("name", PODS)
 def test_a_pod_writes_only_into_bounded_volumes(name: str) -> None:
-    pod = pods()[name]
+    pod = PODS[name]
     writable = {
         mount["mountPath"]
         for mount in pod["spec"]["containers"][0]["volumeMounts"]
         if not mount.get("readOnly")
     }
-    needed = {"triton": {"/tmp", "/dev/shm"}, "bento": {"/tmp", "/var/lib/bentoml"}}
+    triton, bento = {"/tmp", "/dev/shm"}, {"/tmp", "/var/lib/bentoml"}
+    job = {"/tmp", "/work", "/training"}
+    needed = {"triton": triton, "triton-trial": triton, "bento": bento, "bento-trial": bento,
+              "redis": {"/data"}, "retraining": job, "batch-scoring": job}  # fmt: skip
     assert writable == needed[name]
-    assert all("sizeLimit" in volume["emptyDir"] for volume in pod["spec"]["volumes"])
+    scratch = [v["emptyDir"] for v in pod["spec"]["volumes"] if "emptyDir" in v]
+    assert all("sizeLimit" in volume for volume in scratch)
 
 
-@pytest.mark.parametrize("name", list(pods()))
+@pytest.mark.parametrize("name", [n for n in PODS if n.startswith(("triton", "bento"))])
 def test_a_pod_has_time_to_finish_what_it_has_accepted(name: str) -> None:
     container = main_container(name)
     sleeps = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     text = " ".join(container["args"])
     (drains,) = re.findall(r"--(?:exit-timeout-secs|timeout-graceful-shutdown)[= ](\d+)", text)
-    assert pods()[name]["spec"]["terminationGracePeriodSeconds"] > sleeps + int(drains)
+    assert PODS[name]["spec"]["terminationGracePeriodSeconds"] > sleeps + int(drains)
+
+
+def test_a_trial_differs_from_what_serves_in_its_name_its_release_and_its_number_of_pods() -> None:
+    for name in ("triton", "bento"):
+        ours = (K8S / f"{name}-deployment.yaml").read_text()
+        trial = (K8S / "optional" / f"{name}-trial-deployment.yaml").read_text()
+        as_trial = ours.replace(f"name: {name}\n", f"name: {name}-trial\n", 2)
+        as_trial = as_trial.replace(f"/name: {name}\n", f"/name: {name}-trial\n")
+        as_trial = as_trial.replace("release:1", "release:trial").replace("/1/ready", "/2/ready")
+        as_trial = as_trial.replace("grpc://triton:", "grpc://triton-trial:")
+        one, other = yaml.safe_load(as_trial), yaml.safe_load(trial)
+        (container,) = other["spec"]["template"]["spec"]["containers"]
+        container["name"] = one["spec"]["template"]["spec"]["containers"][0]["name"]
+        assert one["spec"]["template"]["metadata"].pop("annotations")  # PodMonitors count it apart
+        if name == "bento":
+            assert other["spec"].pop("replicas") == 1
+            patient = container["startupProbe"]
+            assert patient.pop("periodSeconds") * patient.pop("failureThreshold") == 1800
+            for key in ("periodSeconds", "failureThreshold"):
+                one["spec"]["template"]["spec"]["containers"][0]["startupProbe"].pop(key)
+        assert one == other
+
+
+# What no file may do.
+
+
+def test_serving_goes_before_training() -> None:
+    classes = {m["metadata"]["name"]: m for m in of_kind("PriorityClass")}
+    serving, training = classes["recserve-serving"], classes["recserve-training"]
+    assert serving["value"] > 0 > training["value"]
+    assert training["preemptionPolicy"] == "Never"
+    assert not serving["globalDefault"] and not training["globalDefault"]
+
+
+def test_secrets_are_committed_without_data() -> None:
+    for secret in of_kind("Secret", EVERYWHERE):
+        assert not {"data", "stringData"} & set(secret), secret["metadata"]["name"]
+
+
+def test_nothing_trains_before_somebody_says_so() -> None:
+    assert named("CronJob", "retraining")["spec"]["suspend"] is True
+    assert not [m for m in ALL if m["kind"] == "Job"]
 
 
 # The page that goes with it.
 
 
 def test_the_page_builds_every_image_of_ours_and_explains_every_file() -> None:
-    page = (K8S.parent / "docs" / "kubernetes.md").read_text()
-    for image in {c["image"] for pod in pods().values() for c in containers(pod)}:
-        assert f"-t {image}" in page or (image in page and image.startswith("nvcr.io/"))
-    for path in FILES:
-        assert f"`{path.name}`" in page
+    for image in {c["image"] for pod in PODS.values() for c in containers(pod)}:
+        ours = image.startswith("registry.example.com/")
+        assert (f"-t {image}" if ours else image) in PAGE
+    for path in (*FILES, *OPTIONAL, *JOBS):
+        assert f"`{path.name}`" in PAGE, path
     for model in model_names("deep"):
-        assert f"COPY model_repository/{model}/${{RELEASE}}" in page
+        assert f"COPY model_repository/{model}/${{RELEASE}}" in PAGE
+
+
+def test_the_page_s_own_objects_are_valid_and_restricted() -> None:
+    blocks = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
+    (pod,) = [block for block in blocks if block["kind"] == "Pod"]
+    for version in VERSIONS:
+        assert kubernetes_validate.validate(pod, version, strict=True) == version
+    (container,) = pod["spec"]["containers"]
+    security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert container["securityContext"] == security
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    (overlay,) = [block for block in blocks if block["kind"] == "Kustomization"]
+    assert all((K8S.parent / component).is_dir() for component in overlay["components"])
+    images = {c["image"].rpartition(":")[0] for pod in PODS.values() for c in containers(pod)}
+    assert {image["name"] for image in overlay["images"]} <= images
+
+
+def test_the_page_s_commands_are_valid_shell() -> None:
+    for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL):
+        subprocess.run(["bash", "-n", "-c", block], check=True)
+
+
+def test_the_page_says_what_to_do_at_each_alert() -> None:
+    alerts = {rule["alert"] for group in read(ALERTS)["groups"] for rule in group["rules"]}
+    assert set(re.findall(r"^\| \[(Recserve\w+)\]\(observability", PAGE, re.MULTILINE)) == alerts
+
+
+def test_an_upgrade_as_the_page_has_it_changes_the_tag_and_the_probes_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    (command,) = re.findall(r"^(sed -i 's\|.*) k8s/triton-deployment.yaml$", PAGE, re.MULTILINE)
+    path = Path(shutil.copy(K8S / "triton-deployment.yaml", tmp_path))
+    subprocess.run(["bash", "-c", f"{command} {path}"], check=True)
+    before = (K8S / "triton-deployment.yaml").read_text()
+    after = before.replace("recserve/release:1\n", "recserve/release:2\n")
+    assert path.read_text() == after.replace("/versions/1/ready", "/versions/2/ready") != before

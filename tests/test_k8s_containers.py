@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import bento_process
 import httpx
 import pytest
+import redis
 import toy
-from manifests import main_container, named, pods, ports, probes
+import typer
+from manifests import containers, main_container, named, pods, ports, probes, workloads
+from pod import USER, confined, contained, running
 from ports import free_ports
 from tritonclient.grpc import service_pb2
 
@@ -23,10 +29,13 @@ from client.tensors import TritonGrpc, connect
 from recommender.contract import RECOMMENDER_ONNX, Array, model_names
 from recommender.errors import Unavailable
 from serving import wheel
+from serving.cli import app
 from serving.tritonserver import Ports
 
 # Flags that NVIDIA's 26.07 knows and the local 2.51 does not: flag -> release that brought it.
+# None so far: every flag of the YAML was there in 24.10 (2.51).
 NEWER_FLAGS: dict[str, str] = {}
+AS_USER = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs")
 
 
 def flags(name: str) -> dict[str, list[str]]:
@@ -46,7 +55,9 @@ def test_triton_loads_exactly_the_models_of_a_release_and_is_probed_for_the_one_
     assert triton["--model-control-mode"] == ["explicit"]
     assert tuple(triton["--load-model"]) == model_names("deep")
     container = main_container("triton")
-    ready = f"/v2/models/{RECOMMENDER_ONNX}/ready"
+    (release,) = pods()["triton"]["spec"]["initContainers"]
+    number = release["image"].rpartition(":")[2]
+    ready = f"/v2/models/{RECOMMENDER_ONNX}/versions/{number}/ready"
     assert [probe["path"] for probe in probes(container)] == [ready, ready, "/v2/health/live"]
 
 
@@ -71,64 +82,79 @@ class Container:
 def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     """Triton under the container's own command line, on a release of toy models.
 
-    Only what differs on this machine is added: folders, addresses, ports.
+    Only what differs on this machine is added: backends, addresses, ports. Where the kernel lets
+    us, its user, mounts and read-only root are the pod's too; elsewhere its paths are ours.
     """
     folder = tmp_path_factory.mktemp("container")
+    repository, ports = toy_models(folder), Ports(*free_ports(3))
+    program, *arguments = main_container("triton")["args"]
+    assert program == "tritonserver"
+    kept = [a for a in arguments if a.partition("=")[0] not in NEWER_FLAGS]
+    backends = Path(shutil.copytree(wheel.backend_directory(), folder / "backends"))
+    readable(backends)
+    command = [
+        str(wheel.wheel() / "bin" / "tritonserver"),
+        *(argument.replace("$(POD_UID)", "1234") for argument in kept),
+        f"--backend-directory={backends}",
+        "--backend-config=python,shm-region-prefix-name=recserve-test-k8s",
+        *("--http-address=127.0.0.1", f"--http-port={ports.http}"),
+        *("--grpc-address=127.0.0.1", f"--grpc-port={ports.grpc}"),
+        *("--metrics-address=127.0.0.1", f"--metrics-port={ports.metrics}"),
+    ]
+    log, address = folder / "log", f"http://127.0.0.1:{ports.http}"
+    command = in_pod("triton", command, repository, folder, backends)
+    # The stubs take the standard library of the first python3 of the PATH.
+    path = f"{sys.base_prefix}/bin:{os.environ['PATH']}"
+    with running(command, wheel.environment() | {"PATH": path}, log) as triton:
+        bento_process.wait_until(lambda: live(address), triton, log)
+        yield Container(address, f"127.0.0.1:{ports.grpc}", repository)
+
+
+def live(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/v2/health/live").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def toy_models(folder: Path) -> Path:
+    """A release of toys, under the names of all models."""
     toy.write_onnx(folder / "model.onnx")
     toy.write_torchscript(folder / "model.pt")
-    repository, ports = folder / "models", Ports(*free_ports(3))
+    repository = folder / "models"
     toy.add_model(repository, "recommender_onnx", "onnxruntime", folder / "model.onnx")
     toy.add_model(repository, "recommender_torchscript", "pytorch", folder / "model.pt")
     models = model_names("deep")
     recommender = (repository / "recommender_onnx" / "config.pbtxt").read_text()
-    for model in models[2:]:  # only that they load counts here: the toy again, under their names
+    for model in models[2:]:  # only that they load counts here
         config = recommender.replace('"recommender_onnx"', f'"{model}"')
         toy.add_model(repository, model, "onnxruntime", folder / "model.onnx", config=config)
     bento_process.write_release(repository, toy.LIMITS, items=toy.ITEMS - 1, models=models)
-    program, *arguments = main_container("triton")["args"]
-    assert program == "tritonserver"
-    here = [
-        argument.replace("/models", str(repository)).replace("$(POD_UID)", "1234")
-        for argument in arguments
-        if argument.partition("=")[0] not in NEWER_FLAGS
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                str(wheel.wheel() / "bin" / "tritonserver"),
-                *here,
-                f"--backend-directory={wheel.backend_directory()}",
-                "--backend-config=python,shm-region-prefix-name=recserve-test-k8s",
-                *("--http-address=127.0.0.1", f"--http-port={ports.http}"),
-                *("--grpc-address=127.0.0.1", f"--grpc-port={ports.grpc}"),
-                *("--metrics-address=127.0.0.1", f"--metrics-port={ports.metrics}"),
-            ],
-            env=wheel.environment(),
-            stdout=log,
-            stderr=log,
-        )
-    address = f"http://127.0.0.1:{ports.http}"
-    try:
-        for _ in range(600):
-            assert process.poll() is None, (folder / "log").read_text()[-2000:]
-            try:
-                if httpx.get(f"{address}/v2/health/live").status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.1)
-        yield Container(address, f"127.0.0.1:{ports.grpc}", repository)
-    finally:
-        process.terminate()
-        try:
-            assert process.wait(60) == 0
-        finally:
-            process.kill()
+    readable(repository)  # as the release image is made (docs/kubernetes.md)
+    return repository
+
+
+def readable(folder: Path) -> None:
+    """For anybody: chmod -R a+rX."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+
+
+def in_pod(name: str, command: list[str], models: Path, folder: Path, *tools: Path) -> list[str]:
+    if not confined():  # paths of our own, and our user
+        return [argument.replace("/models", str(models)) for argument in command]
+    root = folder / f"root-{name}"
+    root.mkdir()
+    return contained(command, pods()[name], models, root, tools)
 
 
 def test_the_probes_pass_under_the_container_s_command_line(container: Container) -> None:
     for probe in probes(main_container("triton")):
         assert httpx.get(f"{container.http}{probe['path']}").status_code == 200
-    assert httpx.get(f"{container.http}/v2/models/another_model/ready").status_code == 400
+    # A release that the image does not hold is not ready, whatever the server says of itself.
+    other = f"{container.http}/v2/models/{RECOMMENDER_ONNX}/versions/2/ready"
+    assert httpx.get(other).status_code == 400
+    assert httpx.get(f"{container.http}/v2/health/ready").status_code == 200
 
 
 def test_model_control_is_closed_to_callers_without_the_pod_s_uid(container: Container) -> None:
@@ -162,33 +188,94 @@ def test_a_caller_may_infer_under_the_container_s_command_line(container: Contai
     assert answer["item"].tolist() == wanted["item"].tolist()
 
 
+@pytest.fixture(scope="module")
+def redis_of_the_pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    server = Redis(tmp_path_factory.mktemp("redis"))
+    with server.runs():
+        yield server
+
+
+class Redis:
+    """The command and the redis.conf of k8s/, on folders of the test's own, as its user."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (self.port,) = free_ports(1)
+        self.auth = folder / "auth"
+        for path in (folder / "data", self.auth):
+            path.mkdir()
+        if os.getuid() == 0:  # the volume is the group's by fsGroup
+            os.chown(folder / "data", USER, USER)
+            for parent in (folder, *list(folder.parents)[:2]):
+                parent.chmod(0o755)
+        config = named("ConfigMap", "redis")["data"]["redis.conf"]
+        self.here = {"/data": str(folder / "data"), "/etc/redis-auth": str(self.auth),
+                     "/etc/redis/redis.conf": str(folder / "redis.conf"),
+                     "port 6379": f"port {self.port}", "bind * -::*": "bind 127.0.0.1"}  # fmt: skip
+        (folder / "redis.conf").write_text(self._placed(config))
+
+    def _placed(self, text: str) -> str:
+        for theirs, ours in self.here.items():
+            text = text.replace(theirs, ours)
+        return text
+
+    @contextmanager
+    def runs(self) -> Iterator[subprocess.Popen[bytes]]:
+        command = [self._placed(part) for part in main_container("redis")["command"]]
+        if os.getuid() == 0:
+            command = [*AS_USER, *command]
+        log = self.folder / "log"
+        with running(command, os.environ, log) as process:
+            bento_process.wait_until(self.answers, process, log)
+            yield process
+
+    def answers(self, **environment: str) -> bool:
+        """As the readiness probe asks."""
+        probe = list(main_container("redis")["readinessProbe"]["exec"]["command"])
+        asked = subprocess.run(
+            [probe[0], "-p", str(self.port), *probe[1:]], env=os.environ | environment,
+            capture_output=True, check=False,
+        )  # fmt: skip
+        return asked.returncode == 0
+
+
 def test_bento_serves_under_the_container_s_environment_and_arguments(
-    container: Container, tmp_path: Path
+    container: Container, redis_of_the_pod: Redis, tmp_path: Path
 ) -> None:
     bento = main_container("bento")
-    here = {"/models": str(container.models), "grpc://triton:8001": f"grpc://{container.grpc}"}
-    variables = {e["name"]: here[e["value"]] for e in bento["env"] if "RECSERVE" in e["name"]}
-    arguments = tuple(a for a in bento["args"][1:] if not a.startswith("--host"))
-    with bento_process.bentoml_serve(tmp_path, variables, target=arguments) as service:
+    store = named("ConfigMap", "recserve-store")["data"]["RECSERVE_STORE"]
+    (port,) = free_ports(1)
+    here = {
+        "grpc://triton:8001": f"grpc://{container.grpc}",
+        "redis://redis:6379/0": f"redis://127.0.0.1:{redis_of_the_pod.port}/0",
+    }
+    if not confined():
+        here |= {"/models": str(container.models), "/var/lib/bentoml": str(tmp_path / "bentoml")}
+    variables = {e["name"]: here.get(e["value"], e["value"]) for e in bento["env"]}
+    environment = {"PATH": os.environ["PATH"], "HOME": "/", **variables,
+                   "RECSERVE_STORE": here[store]}  # fmt: skip
+    assert bento["args"][:2] == ["serve", "--host=0.0.0.0"]
+    arguments = ["serve", "--host=127.0.0.1", *bento["args"][2:]]
+    command = in_pod("bento", [sys.executable, "-m", "bentoml", *arguments, f"--port={port}"],
+                     container.models, tmp_path)  # fmt: skip
+    log = tmp_path / "log"
+    with (
+        running(command, environment, log) as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False) as http,
+    ):
         for probe in probes(bento):
             path = str(probe["path"])
-            bento_process.wait_until(lambda path=path: bento_process.answers(service.http, path))
-        assert service.http.get(
-            pods()["bento"]["metadata"]["annotations"]["prometheus.io/path"]
-        ).is_success
-        answer = service.recommend(user_id="reader", n=3, deadline_ms=2000)
-    assert len(answer["items"]) == 3 and answer["fallback"] is False
-
-
-def test_bentoml_knows_the_arguments_of_its_container() -> None:
-    def accepted(*arguments: str) -> bool:
-        bentoml = [sys.executable, "-m", "bentoml", *arguments, "--help"]
-        return subprocess.run(bentoml, capture_output=True, timeout=60).returncode == 0
-
-    arguments = main_container("bento")["args"]
-    assert arguments[0] == "serve" and "--host=0.0.0.0" in arguments
-    assert accepted(*arguments)
-    assert not accepted("serve", "--no-such-flag", "20")
+            bento_process.wait_until(
+                lambda path=path: bento_process.answers(http, path), process, log
+            )
+        metrics = pods()["bento"]["metadata"]["annotations"]["prometheus.io/path"]
+        assert http.get(metrics).is_success
+        body = {"user_id": "reader", "n": 3, "deadline_ms": 2000}
+        answer = http.post("/v1/recommend", json=body).json()
+        assert len(answer["items"]) == 3 and answer["fallback"] is False
+        event = {"event_id": "1", "user_id": "reader", "item_id": "i7", "event": "view"}
+        sent = http.post("/v1/events", json={"events": [event]})
+        assert (sent.status_code, sent.json()["accepted"]) == (200, 1), sent.text
 
 
 def test_bento_is_told_where_triton_and_the_release_are() -> None:
@@ -214,5 +301,62 @@ def test_both_pods_copy_the_same_release() -> None:
     assert [m["mountPath"] for m in init["volumeMounts"]] == ["/models"]
 
 
-def test_the_service_variables_of_the_namespace_stay_out_of_the_pods() -> None:
-    assert all(pod["spec"]["enableServiceLinks"] is False for pod in pods().values())
+def test_redis_keeps_what_it_acknowledged_when_it_is_killed_in_the_midst_of_a_write(
+    tmp_path: Path,
+) -> None:
+    server = Redis(tmp_path)
+    with suppress(AssertionError), server.runs() as process:  # it does not end with 0
+        client = redis.Redis(port=server.port)
+        client.set("acknowledged", "1")
+        with suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+    (written,) = (tmp_path / "data" / "appendonlydir").glob("*.incr.aof")
+    with written.open("ab") as file:  # half of the next one
+        file.write(b"*3\r\n$3\r\nSET\r\n$4\r\nhalf\r\n$")
+    with server.runs(), redis.Redis(port=server.port) as client:
+        assert client.get("acknowledged") == b"1"
+        assert client.config_get("aof-load-truncated") == {"aof-load-truncated": "no"}
+        assert client.config_get("appendfsync") == {"appendfsync": "always"}
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+
+
+def test_redis_asks_for_a_password_once_its_secret_has_one(tmp_path: Path) -> None:
+    server = Redis(tmp_path)
+    (server.auth / "auth.conf").write_text("requirepass abc\n")
+    command = [server._placed(part) for part in main_container("redis")["command"]]
+    with running(command, os.environ, tmp_path / "log") as process:
+        wait = bento_process.wait_until
+        wait(lambda: server.answers(REDISCLI_AUTH="abc"), process, tmp_path / "log")
+        assert not server.answers()  # the probe takes a refusal for what it is
+
+
+def test_a_retraining_is_commands_of_recserve_that_exist_one_after_the_other() -> None:
+    commands = {name: [c["command"] for c in containers(pod)] for name, pod in workloads().items()
+                if name in ("retraining", "batch-scoring")}  # fmt: skip
+    order = [command[1:3] for command in commands["retraining"]]
+    assert [" ".join(words).partition(" /")[0] for words in order] == [
+        "data from-store", "data check", "train", "evaluate", "export", "releases promote",
+        "releases gc",
+    ]  # fmt: skip
+    for command in (command for some in commands.values() for command in some):
+        assert command[0] == "recserve"
+        # Arguments are read before --help is: an unknown flag or a missing word would show.
+        arguments = [argument.replace("$(POD)", "x") for argument in command[1:]]
+        parse(arguments)
+    with pytest.raises(AssertionError, match="no-such-flag"):
+        parse(["train", "/work/data", "--no-such-flag"])
+    with pytest.raises(AssertionError, match="out"):
+        parse(["train", "/work/data"])
+
+
+def parse(arguments: list[str]) -> None:
+    """By the command's own parser, without running it."""
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("recserve", arguments, resilient_parsing=True)
+    while hasattr(command, "resolve_command"):
+        _, command, arguments = command.resolve_command(context, arguments)
+    try:
+        command.make_context("command", arguments)
+    except Exception as error:  # typer's own copy of click's UsageError
+        raise AssertionError(str(error)) from error

@@ -162,6 +162,20 @@ def test_a_clearly_worse_release_is_refused(one: Run, tmp_path: Path) -> None:
     assert rollback(tmp_path) == 1  # back and forth
 
 
+def test_a_pipeline_promotes_the_newest_release_by_that_name(one: Run, tmp_path: Path) -> None:
+    for _ in range(2):
+        publish(one, tmp_path)
+
+    def promoted(which: str) -> int:
+        command = ["promote", which, "--repository", str(tmp_path)]
+        return CliRunner().invoke(commands, command).exit_code
+
+    assert promoted("latest") == 2
+    assert read_index(tmp_path).serving == 1
+    assert promoted("newest") == 0
+    assert read_index(tmp_path).serving == 2
+
+
 def test_a_rollback_needs_a_release_to_go_back_to(one: Run, tmp_path: Path) -> None:
     publish(one, tmp_path)
     with pytest.raises(ReleaseError, match="no release served before release 1"):

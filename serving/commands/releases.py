@@ -9,6 +9,8 @@ import typer
 
 from serving.commands.options import Json, Repository, TritonSettings
 
+NEWEST = "newest"  # for a pipeline that does not know the number of what it exported
+
 releases = typer.Typer(help="The releases of a model repository.", no_args_is_help=True)
 
 
@@ -73,7 +75,9 @@ def configure(
 
 @releases.command()
 def promote(
-    version: Annotated[int, typer.Argument(metavar="N", help="The release to serve.")],
+    release: Annotated[
+        str, typer.Argument(metavar="N|newest", help="The release to serve.", show_default=False)
+    ],
     repository: Repository = Path("model_repository"),
     accept_worse: Annotated[
         bool, typer.Option("--accept-worse", help="Whatever the held-out questions say.")
@@ -86,8 +90,14 @@ def promote(
 
     Example: recserve releases promote 2
     """
+    from recommender.release import read_index
     from serving import promotion
 
+    if release != NEWEST and not release.isdecimal():
+        raise typer.BadParameter(
+            f"{release!r} is no release: write its number, or {NEWEST}", param_hint="'N'"
+        )
+    version = max(read_index(repository).releases) if release == NEWEST else int(release)
     promotion.promote(repository, version, accept_worse=accept_worse, say=typer.echo)
     typer.echo(f"release {version} serves")
 
