@@ -24,7 +24,7 @@ from recommender import heldout
 from recommender.errors import ReleaseError
 from recommender.release import read_index, read_release
 from recommender.runs import Run
-from serving.commands.releases import releases as commands
+from serving import cli
 from serving.promotion import promote, rollback
 
 
@@ -167,8 +167,7 @@ def test_a_pipeline_promotes_the_newest_release_by_that_name(one: Run, tmp_path:
         publish(one, tmp_path)
 
     def promoted(which: str) -> int:
-        command = ["promote", which, "--repository", str(tmp_path)]
-        return CliRunner().invoke(commands, command).exit_code
+        return cli.run(["releases", "promote", which, "--repository", str(tmp_path)])
 
     assert promoted("latest") == 2
     assert read_index(tmp_path).serving == 1
