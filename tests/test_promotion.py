@@ -200,8 +200,7 @@ def test_gc_keeps_the_newest_and_what_serves(one: Run, tmp_path: Path) -> None:
     for _ in range(5):
         publish(one, tmp_path)
     promote(tmp_path, 2)
-    found = CliRunner().invoke(commands, ["gc", "--keep", "1", "--repository", str(tmp_path)])
-    assert found.exit_code == 0, found.output
+    assert cli.run(["releases", "gc", "--keep", "1", "--repository", str(tmp_path)]) == 0
     assert sorted(read_index(tmp_path).releases) == [1, 2, 5]  # 1 served before 2
     assert not (tmp_path / MODEL / "3").exists()
     read_release(tmp_path)
