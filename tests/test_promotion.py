@@ -195,8 +195,6 @@ def test_figures_of_other_data_are_compared_as_independent_means() -> None:
 
 
 def test_gc_keeps_the_newest_and_what_serves(one: Run, tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
     for _ in range(5):
         publish(one, tmp_path)
     promote(tmp_path, 2)
