@@ -15,6 +15,7 @@ from scale import often
 from served import Stack, Threads, serving
 from triton_process import wait_until
 from two_catalogues import MODEL, OTHER
+from typer.testing import CliRunner
 from worse_releases import reseal
 
 from client.service import RecserveClient
@@ -196,8 +197,6 @@ def test_figures_of_other_data_are_compared_as_independent_means() -> None:
 
 
 def test_gc_keeps_the_newest_and_what_serves(one: Run, tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
     for _ in range(5):
         publish(one, tmp_path)
     promote(tmp_path, 2)
