@@ -9,33 +9,28 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import bento_process
 import httpx
 import pytest
-import redis
 import toy
-import typer
-from manifests import containers, main_container, named, pods, ports, probes, workloads
-from pod import USER, confined, contained, running
+from manifests import main_container, named, pods, ports, probes
+from pod import confined, contained, running
 from ports import free_ports
+from redis_pod import RedisPod
 from tritonclient.grpc import service_pb2
 
 from client.tensors import TritonGrpc, connect
 from recommender.contract import RECOMMENDER_ONNX, Array, model_names
 from recommender.errors import Unavailable
 from serving import wheel
-from serving.cli import app
 from serving.tritonserver import Ports
 
 # Flags that NVIDIA's 26.07 knows and the local 2.51 does not: flag -> release that brought it.
 # None so far: every flag of the YAML was there in 24.10 (2.51).
 NEWER_FLAGS: dict[str, str] = {}
-AS_USER = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs")
 
 
 def flags(name: str) -> dict[str, list[str]]:
@@ -189,58 +184,14 @@ def test_a_caller_may_infer_under_the_container_s_command_line(container: Contai
 
 
 @pytest.fixture(scope="module")
-def redis_of_the_pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    server = Redis(tmp_path_factory.mktemp("redis"))
+def redis_of_the_pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisPod]:
+    server = RedisPod(tmp_path_factory.mktemp("redis"))
     with server.runs():
         yield server
 
 
-class Redis:
-    """The command and the redis.conf of k8s/, on folders of the test's own, as its user."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (self.port,) = free_ports(1)
-        self.auth = folder / "auth"
-        for path in (folder / "data", self.auth):
-            path.mkdir()
-        if os.getuid() == 0:  # the volume is the group's by fsGroup
-            os.chown(folder / "data", USER, USER)
-            for parent in (folder, *list(folder.parents)[:2]):
-                parent.chmod(0o755)
-        config = named("ConfigMap", "redis")["data"]["redis.conf"]
-        self.here = {"/data": str(folder / "data"), "/etc/redis-auth": str(self.auth),
-                     "/etc/redis/redis.conf": str(folder / "redis.conf"),
-                     "port 6379": f"port {self.port}", "bind * -::*": "bind 127.0.0.1"}  # fmt: skip
-        (folder / "redis.conf").write_text(self._placed(config))
-
-    def _placed(self, text: str) -> str:
-        for theirs, ours in self.here.items():
-            text = text.replace(theirs, ours)
-        return text
-
-    @contextmanager
-    def runs(self) -> Iterator[subprocess.Popen[bytes]]:
-        command = [self._placed(part) for part in main_container("redis")["command"]]
-        if os.getuid() == 0:
-            command = [*AS_USER, *command]
-        log = self.folder / "log"
-        with running(command, os.environ, log) as process:
-            bento_process.wait_until(self.answers, process, log)
-            yield process
-
-    def answers(self, **environment: str) -> bool:
-        """As the readiness probe asks."""
-        probe = list(main_container("redis")["readinessProbe"]["exec"]["command"])
-        asked = subprocess.run(
-            [probe[0], "-p", str(self.port), *probe[1:]], env=os.environ | environment,
-            capture_output=True, check=False,
-        )  # fmt: skip
-        return asked.returncode == 0
-
-
 def test_bento_serves_under_the_container_s_environment_and_arguments(
-    container: Container, redis_of_the_pod: Redis, tmp_path: Path
+    container: Container, redis_of_the_pod: RedisPod, tmp_path: Path
 ) -> None:
     bento = main_container("bento")
     store = named("ConfigMap", "recserve-store")["data"]["RECSERVE_STORE"]
@@ -299,64 +250,3 @@ def test_both_pods_copy_the_same_release() -> None:
     ((init,),) = inits[:1]
     assert init["command"] == ["cp", "-R", "/model_repository/.", "/models/"]
     assert [m["mountPath"] for m in init["volumeMounts"]] == ["/models"]
-
-
-def test_redis_keeps_what_it_acknowledged_when_it_is_killed_in_the_midst_of_a_write(
-    tmp_path: Path,
-) -> None:
-    server = Redis(tmp_path)
-    with suppress(AssertionError), server.runs() as process:  # it does not end with 0
-        client = redis.Redis(port=server.port)
-        client.set("acknowledged", "1")
-        with suppress(ProcessLookupError):
-            process.kill()
-        process.wait()
-    (written,) = (tmp_path / "data" / "appendonlydir").glob("*.incr.aof")
-    with written.open("ab") as file:  # half of the next one
-        file.write(b"*3\r\n$3\r\nSET\r\n$4\r\nhalf\r\n$")
-    with server.runs(), redis.Redis(port=server.port) as client:
-        assert client.get("acknowledged") == b"1"
-        assert client.config_get("aof-load-truncated") == {"aof-load-truncated": "no"}
-        assert client.config_get("appendfsync") == {"appendfsync": "always"}
-        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
-
-
-def test_redis_asks_for_a_password_once_its_secret_has_one(tmp_path: Path) -> None:
-    server = Redis(tmp_path)
-    (server.auth / "auth.conf").write_text("requirepass abc\n")
-    command = [server._placed(part) for part in main_container("redis")["command"]]
-    with running(command, os.environ, tmp_path / "log") as process:
-        wait = bento_process.wait_until
-        wait(lambda: server.answers(REDISCLI_AUTH="abc"), process, tmp_path / "log")
-        assert not server.answers()  # the probe takes a refusal for what it is
-
-
-def test_a_retraining_is_commands_of_recserve_that_exist_one_after_the_other() -> None:
-    commands = {name: [c["command"] for c in containers(pod)] for name, pod in workloads().items()
-                if name in ("retraining", "batch-scoring")}  # fmt: skip
-    order = [command[1:3] for command in commands["retraining"]]
-    assert [" ".join(words).partition(" /")[0] for words in order] == [
-        "data from-store", "data check", "train", "evaluate", "export", "releases promote",
-        "releases gc",
-    ]  # fmt: skip
-    for command in (command for some in commands.values() for command in some):
-        assert command[0] == "recserve"
-        # Arguments are read before --help is: an unknown flag or a missing word would show.
-        arguments = [argument.replace("$(POD)", "x") for argument in command[1:]]
-        parse(arguments)
-    with pytest.raises(AssertionError, match="no-such-flag"):
-        parse(["train", "/work/data", "--no-such-flag"])
-    with pytest.raises(AssertionError, match="out"):
-        parse(["train", "/work/data"])
-
-
-def parse(arguments: list[str]) -> None:
-    """By the command's own parser, without running it."""
-    command: Any = typer.main.get_command(app)
-    context = command.make_context("recserve", arguments, resilient_parsing=True)
-    while hasattr(command, "resolve_command"):
-        _, command, arguments = command.resolve_command(context, arguments)
-    try:
-        command.make_context("command", arguments)
-    except Exception as error:  # typer's own copy of click's UsageError
-        raise AssertionError(str(error)) from error
