@@ -15,7 +15,6 @@ from scale import often
 from served import Stack, Threads, serving
 from triton_process import wait_until
 from two_catalogues import MODEL, OTHER
-from typer.testing import CliRunner
 from worse_releases import reseal
 
 from client.service import RecserveClient
