@@ -43,9 +43,10 @@ CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.lb_policy_name", "round_robin"),
     # When a connection ends, the name is asked again; by default not more often than every 30 s.
     ("grpc.dns_min_time_between_resolutions_ms", 2000),
-    # Back within a second of a restart; the defaults wait up to two minutes.
+    # Back within a second of a restart; the defaults wait up to two minutes. The minimum is also
+    # how long one attempt may take: a busy server greets late.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # One connection per client: channels to one address would share theirs otherwise.
     ("grpc.use_local_subchannel_pool", 1),

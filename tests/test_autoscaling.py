@@ -368,7 +368,7 @@ def test_the_command_reports_a_trace(tmp_path: Path) -> None:
     assert found == json.loads((tmp_path / "autoscaling.json").read_text())
     settings = found["settings"]
     assert settings["oracle"]["cost"] == 1.0
-    assert {"ours", "GPU duty cycle 85%", "CPU 50%, k8s/"} <= set(settings)
+    assert {"ours", "GPU duty cycle 85%", "CPU 30%, k8s/"} <= set(settings)
     assert all(0 <= one["in_time"] <= 1 and one["replica_hours"] > 0 for one in settings.values())
     page = (tmp_path / "autoscaling.html").read_text()
     assert page.count("<svg") >= 4 and "cost a day" in page
