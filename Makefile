@@ -124,10 +124,10 @@ bench-gpu: install
 # five minutes and writes nothing.
 bench: bench-peers
 	$(BIN)/python benchmarks/serving_settings.py $(REPOSITORY)
-	$(BIN)/python benchmarks/serving.py $(REPOSITORY)
+	$(BIN)/python benchmarks/serving_peers.py $(REPOSITORY)
 
 bench-quick: bench-peers
-	$(BIN)/python benchmarks/serving.py $(REPOSITORY) --quick
+	$(BIN)/python benchmarks/serving_peers.py $(REPOSITORY) --quick
 
 bench-settings: bench-peers
 	$(BIN)/python benchmarks/serving_settings.py $(REPOSITORY)

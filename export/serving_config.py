@@ -28,7 +28,7 @@ class ServingConfig:
     """How one model is served; the defaults are what was measured to suit a small machine."""
 
     batching: bool = True  # requests that wait together are answered together
-    queue_delay_us: int = 500  # longest wait for batch neighbours
+    queue_delay_us: int = 0  # longest wait for batch neighbours while the model is idle
     preferred_batch_sizes: tuple[int, ...] = ()  # rows: a batch of so many does not wait for more
     max_queue_size: int = 0  # requests that may wait; 0: any number
     queue_timeout_us: int = 0  # refused after waiting so long; 0: never

@@ -214,7 +214,7 @@ def test_threads_of_the_config_are_those_of_the_process(toy_server, tmp_path, ca
 # settings of a CPU -> how many stubs serve the model
 LIVE = {
     "no batching": ({"batching": False}, 1),
-    "no delay": ({"queue_delay_us": 0}, 1),
+    "a delay": ({"queue_delay_us": 500}, 1),
     "preferred batches": ({"preferred_batch_sizes": (4, 8)}, 1),
     "two instances": ({"instances": 2}, 2),
     "on the CPU": ({"kind": "cpu"}, 1),

@@ -37,7 +37,7 @@ def test_a_model_s_own_table_goes_over_what_holds_for_all() -> None:
 def test_every_setting_can_be_set_and_nothing_said_is_the_defaults() -> None:
     text = b"""
     batching = false
-    queue_delay_us = 0
+    queue_delay_us = 700
     preferred_batch_sizes = [8, 16]
     max_queue_size = 100
     queue_timeout_us = 1000
@@ -51,7 +51,7 @@ def test_every_setting_can_be_set_and_nothing_said_is_the_defaults() -> None:
     """
     wanted = ServingConfig(
         batching=False,
-        queue_delay_us=0,
+        queue_delay_us=700,
         preferred_batch_sizes=(8, 16),
         max_queue_size=100,
         queue_timeout_us=1000,

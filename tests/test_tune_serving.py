@@ -24,9 +24,9 @@ from serving.tuning import Choice, Search, Staircase, TunedServing, space
 
 
 def limit_of(choice: Choice) -> float:
-    """Requests/s: best with 3 calls and no delay; instances and threads do not matter."""
+    """Requests/s: best with 3 calls and a delay; instances and threads do not matter."""
     return 100 * (1.3 if choice.triton_calls == 3 else 1.0) * (
-        1.0 if choice.queue_delay_us else 1.2
+        1.2 if choice.queue_delay_us == 500 else 1.0
     )  # fmt: skip
 
 
@@ -83,17 +83,17 @@ def test_a_staircase_ends_where_the_objective_holds(limit: float) -> None:
 
 def test_the_best_settings_are_found_and_win_twice(folder: Path) -> None:
     found = tuned(folder)
-    assert found.proposed == Choice(triton_calls=3, queue_delay_us=0)
+    assert found.proposed == Choice(triton_calls=3, queue_delay_us=500)
     assert found.last is not None and found.last.won and found.last.best == Choice()
     won = [duel.challenger.over(duel.best) for duel in found.duels if duel.won]
-    assert won == ["triton_calls 3", "queue_delay_us 0"]
+    assert won == ["triton_calls 3", "queue_delay_us 500"]
     tried = [duel.challenger for duel in found.duels]
     assert len(set(tried)) == len(tried)
     assert all(choice.instances * choice.intra_op_threads <= 2 for choice in tried)
 
 
 def test_what_is_best_already_stays(folder: Path) -> None:
-    best = Choice(triton_calls=3, queue_delay_us=0)
+    best = Choice(triton_calls=3, queue_delay_us=500)
     found = tuned(folder, base=best)
     assert found.proposed == best and found.last is None and found.duels
 

@@ -1,6 +1,6 @@
 """recserve beside its peers: the same release, the same requests, one awake at a time.
 
-    python benchmarks/serving.py REPOSITORY [--rounds 5] [--seconds 4] [--quick]
+    python benchmarks/serving_peers.py REPOSITORY [--rounds 5] [--seconds 4] [--quick]
 
 Starts all of them (serving_paths.py), refuses to measure unless all give the same items, then asks
 them in rounds whose order turns round: by user id at 1, 8, 32 and 64 connections, ours also with
