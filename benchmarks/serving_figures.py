@@ -11,7 +11,7 @@ import os
 import platform
 import statistics
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,21 @@ def about(release: Release, paths: Sequence[Way]) -> Found:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
         "items": release.items,
         "users": len(release.users),
         "buckets": {str(b): buckets.count(b) for b in release.limits.length_buckets},
         "paths": {path.name: {"about": path.about, "settings": dict(path.settings)}
                   for path in paths},
     }  # fmt: skip
+
+
+def _version(name: str) -> str | None:
+    """None: it is not installed (what only the peers need)."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def keep(docs: Path, **parts: Any) -> None:

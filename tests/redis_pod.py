@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,8 +28,9 @@ class RedisPod:
             path.mkdir()
         if os.getuid() == 0:  # the volume is the group's by fsGroup
             os.chown(folder / "data", USER, USER)
-            for parent in (folder, *list(folder.parents)[:2]):
-                parent.chmod(0o755)
+            for parent in (folder, *folder.parents):
+                if Path(tempfile.gettempdir()) in parent.parents:
+                    parent.chmod(0o755)
         config = named("ConfigMap", "redis")["data"]["redis.conf"]
         self.here = {"/data": str(folder / "data"), "/etc/redis-auth": str(self.auth),
                      "/etc/redis/redis.conf": str(folder / "redis.conf"),

@@ -22,7 +22,7 @@ from recommender.release import read_release
 from recommender.runs import Run
 from serving.running import running
 
-TIME = 1_743_000_000
+TIME = 1_743_500_000  # after all that users did, or a part of it would not be read
 USERS = [f"user-{u:06d}" for u in range(0, 300, 25)]
 
 

@@ -102,6 +102,10 @@ def write_torchscript(path: Path, model: torch.nn.Module | None = None) -> None:
     export_torchscript(model or Toy(), LIMITS, path)
 
 
+# These models answer before the next caller comes: a delay lets rows meet.
+PATIENT = ServingConfig(queue_delay_us=500)
+
+
 def add_model(
     repository: Path,
     name: str,
@@ -117,7 +121,7 @@ def add_model(
         folder = repository / name / str(version)
         folder.mkdir(parents=True)
         shutil.copy(weights, folder / FILES[backend])
-    text = config or config_text(name, backend, LIMITS, serving)
+    text = config or config_text(name, backend, LIMITS, serving or PATIENT)
     (repository / name / "config.pbtxt").write_text(text)
 
 

@@ -195,9 +195,11 @@ def load(
 
     How to measure honestly, and every option by example: docs/load-testing.md.
 
-    Examples: recserve load grpc://127.0.0.1:8001 -c 32 --duration 10;
-    recserve load http://127.0.0.1:3000 --rate 500 --duration 60 --mix recommend=8,similar=1,rank=1;
-    recserve load http://127.0.0.1:3000 --slo p99=25ms --html load.html
+    Example: recserve load grpc://127.0.0.1:8001 -c 32 --duration 10
+
+    Or: recserve load http://127.0.0.1:3000 --rate 500 --duration 60 --mix recommend=8,rank=1
+
+    Or: recserve load http://127.0.0.1:3000 --slo p99=25ms --html load.html
     """
     import uvloop
 
