@@ -122,7 +122,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toy.write_onnx(folder / "model.onnx")
     toy.write_torchscript(folder / "model.pt")
     for model, backend in zip(MODELS, toy.FILES, strict=True):
-        toy.add_model(folder / "repository", model, backend, folder / toy.FILES[backend])
+        weights = folder / toy.FILES[backend]
+        toy.add_model(folder / "repository", model, backend, weights, serving=ServingConfig())
     write_release(folder / "repository", toy.LIMITS, items=toy.ITEMS - 1, models=MODELS)
     return folder / "repository"
 
