@@ -63,8 +63,6 @@ class SqliteStore:
         return await self._write(work, {event.user_id for event in events})
 
     async def person(self, user_id: str, *, limit: int) -> Person:
-        if (known := self.at_hand(user_id, limit=limit)) is not None:
-            return known
         ticket = self._recent.reads(user_id)
         try:
             person = await self._read(partial(rows.person, user=user_id, limit=limit))
