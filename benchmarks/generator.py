@@ -32,7 +32,6 @@ import typer
 import uvloop
 from rich.console import Console
 from rich.table import Table
-from sockets import free_ports
 
 from client.load.arrivals import Arrivals
 from client.load.plan import Plan
@@ -44,6 +43,7 @@ from recommender.contract import Array, Limits
 from recommender.stored import SCHEMA
 from recommender.users import Users
 from recommender.verify import sha256
+from serving.processes import free_ports
 
 ITEMS, USERS = 1000, 500
 AIM_RATE, AIM_ERROR = 4000, 0.02

@@ -26,13 +26,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from sockets import free_ports
 
 from client.load.mix import Mix
 from client.load.questions import Question, Questions
 from client.load.recording import RIGHT
 from client.load.targets import Target, connect
 from recommender.release import Release, read_release
+from serving.processes import free_ports
 
 AIM_MS = 2.5
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import httpx
 import psutil
-from sockets import free_ports
+
+from serving.processes import free_ports
 
 PEERS = Path(__file__).resolve().parent / "peers"
 ROOT = PEERS.parent.parent

@@ -33,7 +33,6 @@ import typer
 from graph import requests_of
 from rich.console import Console
 from rich.table import Table
-from sockets import free_ports
 
 from client.control import Control
 from client.tensors import TritonGrpc
@@ -43,6 +42,7 @@ from recommender.contract import Array
 from recommender.features import tensors
 from recommender.release import Release, read_release
 from serving import tritonserver, wheel
+from serving.processes import free_ports
 
 Batch = dict[str, Array]
 CALLS = 2  # under way at once, as client/join.py has them

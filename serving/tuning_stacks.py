@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from recommender.errors import Unavailable
 from recommender.release import Release
 from serving import processes
 from serving.front import Front
-from serving.stack import LOAD_TIMEOUT_S, READY_TIMEOUT_S, TRITON_HOST, died, last_line
+from serving.stack import LOAD_TIMEOUT_S, READY_TIMEOUT_S, died, last_line
 from serving.tuning import Choice
 
 CALLS = "RECSERVE_TRITON_CALLS"
@@ -74,7 +73,7 @@ def serving(release: Release, choice: Choice, folder: Path) -> Iterator[Plan]:
     settings = folder / SETTINGS
     settings.write_text(toml_of(release, choice))
     configure(copy, settings)
-    http, grpc, metrics, port = _free_ports(4)
+    http, grpc, metrics, port = processes.free_ports(4)
     command = [sys.executable, "-P", "-m", "serving.cli", "serve", "--repository", str(copy)]
     flags = {"--http-port": http, "--grpc-port": grpc, "--metrics-port": metrics, "--port": port}
     command += [str(part) for flag in flags.items() for part in flag]
@@ -104,12 +103,3 @@ def _linked(source: str, target: str) -> str:
     """Weights are large and only read; what is written anew is replaced by rename."""
     os.link(source, target)
     return target
-
-
-def _free_ports(count: int) -> list[int]:
-    """Each could be bound a moment ago."""
-    with ExitStack() as open_ones:
-        probes = [open_ones.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((TRITON_HOST, 0))
-        return [probe.getsockname()[1] for probe in probes]

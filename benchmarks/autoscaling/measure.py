@@ -28,7 +28,6 @@ import psutil
 from autoscaling import queueing
 from autoscaling.service import Check, Service
 from prometheus_client.parser import text_string_to_metric_families
-from sockets import free_ports
 from triton_rates import Batch, batches_of
 from tritonclient.grpc import service_pb2
 
@@ -37,6 +36,7 @@ from export.serving_config import ServingConfig
 from recommender.contract import Array
 from recommender.release import Release, read_release
 from serving import tritonserver
+from serving.processes import free_ports
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 CALLERS = (1, 2, 4, 8, 16, 32, 64, 128)
