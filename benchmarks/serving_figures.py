@@ -19,6 +19,7 @@ from rich.table import Table
 from serving_paths import BENTOML, LITSERVE, ONNX, OURS, TORCH, Way
 from serving_plots import Bar
 
+from client.load.result import processor
 from recommender.release import Release
 
 INLINE = "recserve, histories sent"
@@ -31,14 +32,9 @@ Rounds = Sequence[dict[str, float]]
 
 
 def about(release: Release, paths: Sequence[Way]) -> Found:
-    models = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
     buckets = [release.limits.bucket(int(n)) for n in release.users.lengths]
     return {
-        "cpu": models[0] if models else platform.processor(),
+        "cpu": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "load_before": os.getloadavg()[0],
         "kernel": platform.release(),

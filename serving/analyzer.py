@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from client.load.questions import newest_seen
 from recommender.features import Request, tensors
 from recommender.release import Release
 
@@ -57,15 +58,14 @@ def steps(release: Release, count: int) -> list[dict[str, dict[str, object]]]:
 
 
 def _request(release: Release, row: int, now: int) -> Request:
-    """What the service asks for that user: the newest that were seen are excluded."""
+    """What `recserve load` asks for that user."""
     users = release.users
     history = users.history(row)
-    seen = list(dict.fromkeys(history.items[::-1].tolist()))[: release.limits.exclude]
     return Request(
         history=history,
         request_time=now,
         user_features=users.features[row],
-        exclude=np.asarray(seen, np.int64),
+        exclude=newest_seen(release, history),
     )
 
 

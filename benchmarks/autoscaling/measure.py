@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
-import platform
 import tempfile
 import time
 import urllib.request
@@ -31,6 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from triton_rates import Batch, batches_of
 from tritonclient.grpc import service_pb2
 
+from client.load.result import processor
 from client.tensors import TritonGrpc
 from export.serving_config import ServingConfig
 from recommender.contract import Array
@@ -217,7 +217,7 @@ def _service(model: str, start_s: float, rounds: list[list[_Stage]]) -> Service:
     cpu_s = np.array([one.cpu_s for stages in rounds for one in stages])
     cpu_batch, cpu_row = np.linalg.lstsq(work, cpu_s, rcond=None)[0]
     return Service(
-        machine=f"{os.cpu_count()} CPUs, {_processor()}",
+        machine=f"{os.cpu_count()} CPUs, {processor()}",
         taken=f"{datetime.date.today()}, load {os.getloadavg()[0]:.1f}, single rows",
         model=model,
         sizes=SIZES,
@@ -246,13 +246,6 @@ def _points(rounds: list[list[_Stage]]) -> list[tuple[float, float]]:
             if count >= 5:
                 found[nearest].append((rows / count, seconds / count))
     return sorted(min(points, key=lambda point: point[1] / point[0]) for points in found.values())
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 # --- open loops

@@ -8,7 +8,7 @@ given.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +22,7 @@ from recommender.contract import Array
 from recommender.errors import BadInput
 from recommender.features import Request
 from recommender.release import Release
-from recommender.users import Users
+from recommender.users import History, Users
 
 KEPT = 20_000  # questions that are not made anew when they are asked again
 PICKS = 64  # different items, filters and candidates that go with a user
@@ -48,6 +48,15 @@ class Question:
     only: frozenset[str] | None = None  # of these
     exactly: bool = False  # all of `only`, seen or not
     events: int = 0  # this many events to accept, and no items
+
+
+def newest_seen(release: Release, history: History) -> Array:
+    """[n] int64: what a model is to leave out for who has that history, the newest first, once
+    each, as many as it takes; nothing where people buy again."""
+    if release.details.get("repurchase"):
+        return np.zeros(0, np.int64)
+    seen = list(dict.fromkeys(history.items[::-1].tolist()))[: release.limits.exclude]
+    return np.asarray(seen, np.int64)
 
 
 class Questions:
@@ -115,12 +124,7 @@ class Questions:
             path="/v1/recommend",
             body=encode({**who, "n": self._n, **body}),
             wanted=self._n,
-            request=Request(
-                history=request.history,
-                request_time=self._now,
-                user_features=request.user_features,
-                category_mask=mask,
-            ),
+            request=replace(request, category_mask=mask),
             **{**promises, **kept, "forbidden": promises["forbidden"] | kept["forbidden"]},
         )
 

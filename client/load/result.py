@@ -155,7 +155,10 @@ class _Runs:
 
 def machine() -> str:
     """In words: processor, cores, and what else it does."""
+    return f"{processor()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at the end"
+
+
+def processor() -> str:
     lines = CPUS.read_text().splitlines() if CPUS.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.machine()
-    return f"{name}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at the end"
+    return names[0] if names else platform.machine()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -22,11 +23,10 @@ from client import tensors, trust
 from client.load.checking import Expected, Known, Releases, fault
 from client.load.connection import Connections, Lost
 from client.load.mix import Mix
-from client.load.questions import KEPT, Question
+from client.load.questions import KEPT, Question, newest_seen
 from client.load.recording import RIGHT, Fate, Outcome
 from recommender.contract import PADDING, Array
 from recommender.errors import BadInput, RecserveError
-from recommender.features import Request
 from recommender.features import tensors as build
 from recommender.release import Release
 
@@ -221,17 +221,9 @@ class Triton:
         """Its tensors [1, ...], and what the answer must be: all K items, and none of the newest
         seen, as many as the model's exclusions hold."""
         limits, request = self._release.limits, question.request
-        seen = list(dict.fromkeys(request.history.items[::-1].tolist()))[: limits.exclude]
-        if self._release.details.get("repurchase"):
-            seen = []
-        asked = Request(
-            history=request.history,
-            request_time=request.request_time,
-            user_features=request.user_features,
-            category_mask=request.category_mask,
-            exclude=np.asarray(seen, np.int64),
-        )
-        excluded = frozenset(self._known.named(seen))
+        seen = newest_seen(self._release, request.history)
+        asked = replace(request, exclude=seen)
+        excluded = frozenset(self._known.named(seen.tolist()))
         return build([asked], limits), self._known.narrowed(question, limits.answers, seen=excluded)
 
     async def close(self) -> None:
