@@ -2,23 +2,19 @@
 
 CPU time is the kernel's, of named processes and all their descendants: user and system time,
 that of children that ended among it. Which processes: those named, or those that listen on the
-target's port. Linux only; knows no load.
+target's port. Knows no load.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+
+import psutil
 
 from client.load.report import Report
 from recommender.errors import BadInput
-
-PROC = Path("/proc")
-TICKS = os.sysconf("SC_CLK_TCK")
-LISTENS = "0A"  # a socket's state in /proc/net/tcp
-PARENT, TIMES = 1, slice(11, 15)  # in /proc/PID/stat behind the name: of the parent; four times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,85 +60,63 @@ class Meter:
     def __init__(self, pids: Sequence[int]) -> None:
         """Raises BadInput for a process that is not there."""
         self.pids = tuple(pids)
-        for pid in self.pids:
-            if not (PROC / str(pid)).exists():
-                raise BadInput(
-                    f"there is no process {pid}",
-                    remedy="Name the servers' process ids on this machine.",
-                    field="--server-pid",
-                    value=pid,
-                )
-        self._all = _family(self.pids)
+        self._roots = [_process(pid) for pid in self.pids]
+        self._all = self._family()
         self.begin()
 
     def begin(self) -> None:
         """Quick, since it comes when a load begins: no new descendant is looked for."""
-        self._before = _ticks(self._all)
+        self._before = _seconds(self._all)
 
     def cpu_s(self) -> float:
         """Since `begin`. A child that ended is counted with the parent that waited for it."""
-        return max(_ticks(_family(self.pids) | self._all) - self._before, 0) / TICKS
+        return max(_seconds(self._family() | self._all) - self._before, 0)
+
+    def _family(self) -> set[psutil.Process]:
+        found = set(self._roots)
+        for root in self._roots:
+            with suppress(psutil.NoSuchProcess):
+                found.update(root.children(recursive=True))
+        return found
 
 
 def listening(ports: Collection[int]) -> list[int]:
     """Processes that listen on one of these TCP ports; of one that others come from (BentoML's
-    workers share their parent's socket), that one alone."""
-    wanted = {f"socket:[{inode}]" for inode in _inodes(ports)}
-    found = {pid for pid in _all() if _open(PROC / str(pid)) & wanted}
-    parents = {pid: stat[PARENT] for pid, stat in _stats(_all()).items()}
-    return sorted(pid for pid in found if not _ancestors(pid, parents) & found)
+    workers share their parent's socket), that one alone. Nothing of other users' processes."""
+    found = {
+        one.pid
+        for one in psutil.net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN
+        and one.pid is not None
+        and one.laddr
+        and one.laddr.port in ports
+    }
+    return sorted(pid for pid in found if not found & _ancestors(pid))
 
 
-def _inodes(ports: Collection[int]) -> set[str]:
-    found = set()
-    for table in ("tcp", "tcp6"):
-        path = PROC / "net" / table
-        for line in path.read_text().splitlines()[1:] if path.exists() else ():
-            _, local, _, state, *rest = line.split()
-            if state == LISTENS and int(local.rpartition(":")[2], 16) in ports:
-                found.add(rest[5])
-    return found
-
-
-def _open(process: Path) -> set[str]:
-    """What its file descriptors are; nothing of a process that is another user's, or has gone."""
+def _process(pid: int) -> psutil.Process:
     try:
-        return {str(link.readlink()) for link in (process / "fd").iterdir()}
-    except OSError:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess as error:
+        raise BadInput(
+            f"there is no process {pid}",
+            remedy="Name the servers' process ids on this machine.",
+            field="--server-pid",
+            value=pid,
+        ) from error
+
+
+def _ancestors(pid: int) -> set[int]:
+    try:
+        return {one.pid for one in psutil.Process(pid).parents()}
+    except psutil.NoSuchProcess:
         return set()
 
 
-def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
-    found = set[int]()
-    while (pid := parents.get(pid, 0)) and pid not in found:
-        found.add(pid)
-    return found
-
-
-def _family(roots: Collection[int]) -> set[int]:
-    """`roots` and their descendants."""
-    parents = {pid: stat[PARENT] for pid, stat in _stats(_all()).items()}
-    return {
-        pid for pid in parents if pid in roots or not _ancestors(pid, parents).isdisjoint(roots)
-    }
-
-
-def _ticks(pids: Collection[int]) -> int:
+def _seconds(processes: Collection[psutil.Process]) -> float:
     """Of CPU time, since they began; those that have ended count nothing."""
-    return sum(sum(stat[TIMES]) for stat in _stats(pids).values())
-
-
-def _all() -> list[int]:
-    return [int(process.name) for process in PROC.iterdir() if process.name.isdigit()]
-
-
-def _stats(pids: Collection[int]) -> dict[int, list[int]]:
-    """The numbers of /proc/PID/stat behind the state; nothing of those that have ended."""
-    found = {}
-    for pid in pids:
-        try:
-            fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        found[pid] = [0, *map(int, fields[1:])]
-    return found
+    spent = 0.0
+    for one in processes:
+        with suppress(psutil.NoSuchProcess):
+            spent += sum(one.cpu_times()[:4])  # user, system, and of children that ended
+    return spent

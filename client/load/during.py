@@ -43,10 +43,6 @@ class During:
     phases: dict[str, Report]  # before, during, after; the last only where the run outlived it
     whole: Report
 
-    @property
-    def passed(self) -> bool:
-        return self.command.code == 0 and self.whole.passed
-
 
 async def run_during(plan: Plan, line: str, measure: Measure, *, duration_s: float) -> During:
     """Run `line` in a shell, a third into a run of `duration_s`. Raises what `measure` raises."""
