@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from client.load.result import Result, Wanted
     from client.load.session import Progress
 
-ASKING, BESIDE = "What is asked", "What is wanted of it"  # parts of --help
 DEFAULT = 1000  # requests
 LASTS = 15.0  # seconds, with --slo or --during
 TRIAL = 1 / 5  # of --duration: a short run of the search
@@ -76,7 +75,6 @@ def load(
         str,
         typer.Option(
             metavar="NAME=WEIGHT,...",
-            rich_help_panel=ASKING,
             help="Of recommend, similar, rank, popular, events; the last are written to its store.",
         ),
     ] = "recommend=1",
@@ -85,7 +83,6 @@ def load(
         typer.Option(
             "--filtered",
             metavar="SHARE|NAME=SHARE,...",
-            rich_help_panel=ASKING,
             help="Share of requests with a filter of categories, or of each kind: categories, "
             "exclude, only.",
         ),
@@ -95,50 +92,44 @@ def load(
         typer.Option(
             min=0,
             max=10,
-            rich_help_panel=ASKING,
             help="Some users come more often, by Zipf's law with this exponent [default: none do].",
         ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(
-            rich_help_panel=ASKING, help="A data folder: its users instead of the release's."
-        ),
+        typer.Option(help="A data folder: its users instead of the release's."),
     ] = None,
     inline: Annotated[
         bool,
-        typer.Option("--inline", rich_help_panel=ASKING, help="Send histories, not user ids."),
+        typer.Option("--inline", help="Send histories, not user ids."),
     ] = False,
     n: Annotated[
         int,
         typer.Option(
             "-n",
             min=1,
-            rich_help_panel=ASKING,
             help="Items per answer, from Bento (Triton gives them all).",
         ),
     ] = 10,
     model: Annotated[
         str | None,
-        typer.Option(rich_help_panel=ASKING, help="Triton's model [default: the one that serves]."),
+        typer.Option(help="Triton's model [default: the one that serves]."),
     ] = None,
     repository: Annotated[
         Path,
         typer.Option(
-            rich_help_panel=ASKING,
             help="Users, histories and limits come from its serving release; its releases say "
             "what is right.",
         ),
     ] = Path("model_repository"),
     seed: Annotated[
         int,
-        typer.Option(min=0, rich_help_panel=ASKING, help="Which users, in which order."),
+        typer.Option(min=0, help="Which users, in which order."),
     ] = 0,
     slo: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=LIMIT",
-            rich_help_panel=BESIDE,
             help="p50, p95, p99 (=25ms), errors or refused (=0.1%); may repeat. With --rate: does "
             "it hold? Without: the highest rate that holds it. What is not stated is allowed to "
             "nobody: no error, no refusal.",
@@ -146,15 +137,12 @@ def load(
     ] = None,
     resolution: Annotated[
         float,
-        typer.Option(
-            min=0.005, max=1, rich_help_panel=BESIDE, help="Of the rate that --slo looks for."
-        ),
+        typer.Option(min=0.005, max=1, help="Of the rate that --slo looks for."),
     ] = 0.05,
     during: Annotated[
         str | None,
         typer.Option(
             metavar="COMMAND",
-            rich_help_panel=BESIDE,
             help="Of a shell, a third into the run; told is what was before, during and after it.",
         ),
     ] = None,
@@ -163,26 +151,24 @@ def load(
         typer.Option(
             "--compare",
             metavar="TARGET",
-            rich_help_panel=BESIDE,
             help="Another target, asked in turns with the first: ratios with intervals.",
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, rich_help_panel=BESIDE, help="Of --compare.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Of --compare.")] = 8,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", rich_help_panel=BESIDE, help="A page with plots."),
+        typer.Option(metavar="FILE", help="A page with plots."),
     ] = None,
     server_pid: Annotated[
         list[int] | None,
         typer.Option(
-            rich_help_panel=BESIDE,
             help="Processes of the servers on this machine, whose CPU time is told; may repeat "
             "[default: who listens there, and the Triton behind it].",
         ),
     ] = None,
     price_per_hour: Annotated[
         float | None,
-        typer.Option(min=0.000001, rich_help_panel=BESIDE, help="Of the server's machine, in $."),
+        typer.Option(min=0.000001, help="Of the server's machine, in $."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="The figures as one JSON object.")] = False,
 ) -> None:
