@@ -24,6 +24,7 @@ from bento import keys
 from bento.errors import HttpError
 from bento.keys import Key
 from bento.metrics import OVERLOAD, RATE
+from bento.pace import Pace
 from recommender.errors import BadInput
 
 log = logging.getLogger("bentoml.recserve")
@@ -180,11 +181,11 @@ class Gate:
         *,
         keyring: Keyring | None = None,
         rates: Rates | None = None,
-        max_inflight: int,
+        pace: Pace,
         refused: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`refused` hears of each request that is turned away: RATE or OVERLOAD."""
-        self._keyring, self._rates, self._max = keyring, rates or Rates(None, None), max_inflight
+        self._keyring, self._rates, self.pace = keyring, rates or Rates(None, None), pace
         self._refused = refused
 
     def key(self, authorization: bytes | None) -> Key | None:
@@ -201,8 +202,10 @@ class Gate:
             self._refused(RATE)
             raise
 
-    def room(self, under_way: int) -> None:
-        """What cannot be answered soon is refused now: a queue would only make all late."""
-        if under_way >= self._max:
+    def room(self, under_way: int, *, modelled: bool) -> None:
+        """What cannot be answered soon is refused now: a queue would only make all late. What
+        asks no model is soon answered for longer."""
+        room = self.pace.room(under_way) if modelled else under_way < self.pace.most
+        if not room:
             self._refused(OVERLOAD)
             raise _too_many(f"{under_way} requests are under way", 1.0)

@@ -23,6 +23,7 @@ from bento.asking import Models, NotAsked
 from bento.explaining import Explaining
 from bento.memory import Memory
 from bento.metrics import Metrics
+from bento.pace import Pace
 from bento.people import Known, known
 from bento.postprocess import Ranked
 from bento.preprocess import Selection
@@ -64,6 +65,7 @@ class Answering:
     triton: Triton
     metrics: Metrics
     memory: Memory
+    pace: Pace | None = None  # None: its load is not what bounds the service
     variant: str = DEFAULT  # under which name it answers
     ready: bool = False  # Triton answered for this release once; stays true when it goes away
     missing: str | None = None  # why it is not ready, once Triton was asked
@@ -78,6 +80,7 @@ class Answering:
             patience_s=self.settings.deadline_ms / 2000,
             calls=self.settings.triton_calls,
             traced=self.metrics.tracing,
+            pace=self.pace,
         )
         self.metrics.joiners.add(self._models.joiner)
         self.metrics.breakers.add(self._models.breaker)

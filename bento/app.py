@@ -1,5 +1,6 @@
 """HTTP -> a route -> HTTP: a bare ASGI application, since the framework was most of the cost.
 
+    is there room (`App.refused`, asked by bento/door.py before anything else)
     may it come in (access, origins) -> its body (body) -> the route -> an answer, or an error
                                                                       (errors) in one shape
 
@@ -21,10 +22,12 @@ from bento import body as bodies
 from bento import log as logs
 from bento.access import Call, Gate, Keyring, Rates, permit
 from bento.body import BODY_S
+from bento.door import Refused
 from bento.errors import Disconnected, Headers, HttpError, defect, headers_of, refusal
 from bento.keys import ADMIN, PREFIX
 from bento.metrics import Metrics
 from bento.origins import Origins
+from bento.pace import Pace
 from bento.settings import Settings
 from recommender.errors import RecserveError
 
@@ -41,6 +44,9 @@ PAGE = [
     (b"referrer-policy", b"no-referrer"),
 ]  # fmt: skip
 
+# Of the default deadline: the time in which what is let in is to be answered, on average. The
+# rest is for what takes longer than the average.
+WITHIN = 0.6
 ERROR_HEADERS: Headers = ((b"content-type", JSON), NOSNIFF)
 
 Scope = Mapping[str, Any]
@@ -55,6 +61,7 @@ class Route:
     handler: Handler
     content_type: bytes = JSON
     scope: str | None = None  # of the key that it takes; None: open to anybody
+    modelled: bool = False  # its answers come from a model, whose pace bounds how many may wait
     etag: bytes | None = None  # of an answer that stays as it is: kept, but asked for each time
     methods: frozenset[str] = field(init=False)
     headers: Headers = field(init=False)  # of its answers
@@ -99,10 +106,12 @@ class App:
 
     def obey(self, settings: Settings) -> None:
         """Who is let in, and what is logged. Raises BadInput for keys that cannot be used."""
+        within_s = WITHIN * settings.deadline_ms / 1000
+        self.pace = Pace(most=settings.max_inflight, within_s=within_s)
         self._gate = Gate(
             keyring=None if settings.keys is None else Keyring(settings.keys),
             rates=Rates(settings.rate, settings.burst),
-            max_inflight=settings.max_inflight,
+            pace=self.pace,
             refused=self._metrics.refused,
         )
         self._origins = Origins(settings.cors)
@@ -132,6 +141,30 @@ class App:
         self._metrics.answered(asked.route, status, asked.began)
         self._log(asked, status, answer)
 
+    def refused(
+        self, under_way: int, method: bytes, url: bytes, headers: Headers
+    ) -> Refused | None:
+        """The answer to a request beyond what there is room for; None: it may come in. Asked of
+        each before anything is made for it, so that turning away stays cheap."""
+        if under_way < self.pace.limit or method != b"POST":
+            return None
+        path = url.decode("ascii", "replace")
+        route = self.routes.get(path)
+        if route is None or "POST" not in route.methods:
+            return None
+        asked = _Asked({"method": "POST", "path": path, "client": None, "headers": headers})
+        try:
+            self._gate.room(under_way, modelled=route.modelled)
+        except HttpError as error:
+            asked.route = path
+            answer = refusal(error, asked.call.request_id)
+            self._metrics.answered(path, error.status, asked.began)
+            self._log(asked, error.status, answer)
+            told = self._origins.told(asked.headers)
+            given = [*ERROR_HEADERS, *headers_of(error), *told, *_framing(asked, answer)]
+            return Refused(error.status, given, answer)
+        return None
+
     async def _answer(self, asked: _Asked, receive: Receive) -> tuple[int, Headers, bytes]:
         """Status, headers and body. Raises RecserveError; Disconnected where nobody waits."""
         method, headers = asked.method, asked.headers
@@ -141,7 +174,7 @@ class App:
             return 204, self._origins.preflight(headers), b""
         route = self._route(method, asked.path)
         if method == "POST":
-            self._gate.room(self._under_way - 1)
+            self._gate.room(self._under_way - 1, modelled=route.modelled)
             self._origins.check(headers)
         if route.scope is not None and (key := self._gate.key(headers.get(b"authorization"))):
             asked.call = Call(asked.call.request_id, key)  # who it was, even if it may not
@@ -200,9 +233,7 @@ async def _reply(
 ) -> None:
     """Where a body comes that nobody wants, the connection ends with this answer."""
     unread = asked.body is None and bodies.unread(asked.headers)
-    headers.append((b"x-request-id", asked.call.request_id.encode()))
-    if status not in (204, 304):
-        headers.append((b"content-length", str(len(body)).encode()))
+    headers += _framing(asked, body)[: 1 if status in (204, 304) else 2]
     if unread or status == 408:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -212,6 +243,13 @@ async def _reply(
         await bodies.linger(receive)
         shown = b""
     await send({"type": "http.response.body", "body": shown})
+
+
+def _framing(asked: _Asked, body: bytes) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"x-request-id", asked.call.request_id.encode()),
+        (b"content-length", str(len(body)).encode()),
+    ]
 
 
 def _request_id(headers: Mapping[bytes, bytes]) -> str:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bento.breaker import Breaker
+from bento.pace import Pace
 from bento.postprocess import Ranked
 from client.join import Joiner, Traced
 from client.tensors import Triton
@@ -66,15 +67,15 @@ class Models:
         patience_s: float,
         calls: int = 2,
         traced: Traced | None = None,
+        pace: Pace | None = None,
     ) -> None:
         """`probed` is the model that is asked whether Triton answers again; a request that had
         less than `patience_s` says nothing of Triton when it comes too late. At most `calls` are
-        under way at once."""
+        under way at once, and `pace` hears how long they take."""
         self.release, self._triton = release, triton
         self._probed, self._patience_s = probed, patience_s
-        self.joiner = Joiner(
-            triton, max_rows=release.limits.max_batch_size, calls=calls, traced=traced
-        )
+        rows = release.limits.max_batch_size
+        self.joiner = Joiner(triton, max_rows=rows, calls=calls, traced=traced, paced=pace)
         self.breaker = Breaker(self._probe)
         self._of = {kind_of(model): model for model in release.models}
 
@@ -174,8 +175,10 @@ class Models:
         try:
             found = await self._asked(model, asked, until)
         except Unavailable:
-            late = asyncio.get_running_loop().time() >= until
-            if not late or until - began >= self._patience_s:
+            # Late, while others are answered: there are too many, and Triton is not away.
+            now, patience = asyncio.get_running_loop().time(), self._patience_s
+            silent = now - self.joiner.answered_at >= patience
+            if now < until or (silent and until - began >= patience):
                 self.breaker.failed()
             raise
         self.breaker.succeeded()

@@ -60,9 +60,9 @@ def routes(router: Router, metrics: Metrics) -> Mapping[str, Route]:
         return metrics.text()
 
     return {
-        "/v1/recommend": _post(RecommendRequest, recommend),
-        "/v1/similar": _post(SimilarRequest, router.similar),
-        "/v1/rank": _post(RankRequest, router.rank),
+        "/v1/recommend": _post(RecommendRequest, recommend, modelled=True),
+        "/v1/similar": _post(SimilarRequest, router.similar, modelled=True),
+        "/v1/rank": _post(RankRequest, router.rank, modelled=True),
         "/v1/popular": _post(PopularRequest, router.default.popular),
         "/v1/events": _post(EventsRequest, acts.events, EVENTS),
         "/v1/history": _post(UserRequest, acts.history, EVENTS),
@@ -82,7 +82,11 @@ def routes(router: Router, metrics: Metrics) -> Mapping[str, Route]:
 
 
 def _post(
-    body: type[T], answer: Callable[[T, str], Awaitable[object]], scope: str = RECOMMEND
+    body: type[T],
+    answer: Callable[[T, str], Awaitable[object]],
+    scope: str = RECOMMEND,
+    *,
+    modelled: bool = False,
 ) -> Route:
     decoder, encoder = msgspec.json.Decoder(body), msgspec.json.Encoder()
 
@@ -90,4 +94,4 @@ def _post(
         return encoder.encode(await answer(decode(raw, decoder), call.request_id))
 
     handler: Handler = handle
-    return Route(method="POST", handler=handler, scope=scope)
+    return Route(method="POST", handler=handler, scope=scope, modelled=modelled)

@@ -19,13 +19,14 @@ from typing import Any
 import bentoml
 from bentoml.exceptions import BentoMLException
 
-from bento import head, log, tracing
+from bento import door, log, tracing
 from bento.access import Keyring
 from bento.answering import Answering
 from bento.app import OUTSIDE, App
 from bento.follow import Follower
 from bento.memory import Memory
 from bento.metrics import Metrics
+from bento.pace import Pace
 from bento.routes import routes
 from bento.settings import Settings
 from bento.store import connect as connect_store
@@ -36,27 +37,32 @@ from recommender.errors import RecserveError
 from recommender.release import read_release
 from recommender.variants import DEFAULT, SHADOW, Variant
 
-head.use()  # BentoML's worker imports this module before it starts its server
 READS = ("GET", "HEAD")
 METRICS = Metrics()
 APP = App(METRICS)
+door.use(APP.refused)  # BentoML's worker imports this module before it starts its server
 
 
 def start(settings: Settings, memory: Memory, version: int | None = None) -> Answering:
     """Of release `version` (default: the one that serves); raises RecserveError."""
-    return _answering(settings, memory, version, METRICS, DEFAULT)
+    return _answering(settings, memory, version, METRICS, DEFAULT, APP.pace)
 
 
 def start_variant(settings: Settings, memory: Memory, variant: Variant) -> Answering:
     """Of a variant's release; raises RecserveError."""
     settings = replace(settings, model=variant.model)
-    # A shadow's overflows and failures are none of the service's.
-    metrics = Metrics() if variant.role == SHADOW else METRICS
-    return _answering(settings, memory, variant.release, metrics, variant.name)
+    # A shadow's overflows, failures and lateness are none of the service's.
+    metrics, pace = (Metrics(), None) if variant.role == SHADOW else (METRICS, APP.pace)
+    return _answering(settings, memory, variant.release, metrics, variant.name, pace)
 
 
 def _answering(
-    settings: Settings, memory: Memory, version: int | None, metrics: Metrics, variant: str
+    settings: Settings,
+    memory: Memory,
+    version: int | None,
+    metrics: Metrics,
+    variant: str,
+    pace: Pace | None,
 ) -> Answering:
     release = read_release(settings.repository, version)
     catalogue = release.catalogue
@@ -68,6 +74,7 @@ def _answering(
         triton=connect(settings.triton),
         metrics=metrics,
         memory=memory,
+        pace=pace,
         variant=variant,
     )
 
@@ -137,7 +144,7 @@ class Recserve:
         settings = Settings.from_environment()
         log.configure(settings.log_level, settings.log_format)
         APP.obey(settings)
-        METRICS.bound.set(settings.max_inflight)
+        METRICS.bound.set_function(lambda: APP.pace.limit)
         METRICS.trace(tracing.start())  # before any Answering is made
         self.memory = Memory.open(settings.store, METRICS)
         self.follower = Follower(

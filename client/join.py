@@ -51,19 +51,33 @@ class _Row:
     origin: object  # where its request stands in its trace
 
 
+class Paced(Protocol):
+    """Who wants to know how fast calls end (`bento/pace.py`); times are the loop's."""
+
+    def answered(self, rows: int, began: float, ended: float, *, waiting: bool) -> None:
+        """A call for `rows` requests; `waiting`: others wait for a call to leave in."""
+
+
 class Joiner:
     """Joins the requests of one event loop; one per connection to Triton."""
 
     def __init__(
-        self, triton: Triton, *, max_rows: int, calls: int = 2, traced: Traced | None = None
+        self,
+        triton: Triton,
+        *,
+        max_rows: int,
+        calls: int = 2,
+        traced: Traced | None = None,
+        paced: Paced | None = None,
     ) -> None:
         self._triton = triton
-        self._traced = traced
+        self._traced, self._paced = traced, paced
         self._max_rows = max_rows
         self._calls = calls
         self._under_way: set[asyncio.Task[None]] = set()
         self._waiting: dict[Key, deque[_Row]] = {}
         self._arrivals = 0
+        self.answered_at = 0.0  # the loop's clock at the end of the last call that was answered
 
     @property
     def waiting(self) -> int:
@@ -131,7 +145,9 @@ class Joiner:
     async def _call(self, key: Key, rows: list[_Row]) -> None:
         """One call; the answers, or the failure, go to the rows."""
         model, version, _ = key
-        left = max(row.until for row in rows) - asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        left = max(row.until for row in rows) - began
         try:
             inputs = rows[0].inputs if len(rows) == 1 else _concatenated(rows)
             with self._span(model, version, rows) as headers:
@@ -150,6 +166,10 @@ class Joiner:
         except Exception as error:  # a defect: those who wait must hear of it, not hang
             _fail(rows, error)
         else:
+            self.answered_at = loop.time()
+            if self._paced is not None:
+                waiting = bool(self._waiting)
+                self._paced.answered(len(rows), began, self.answered_at, waiting=waiting)
             for i, row in enumerate(rows):
                 if not row.answer.done():
                     row.answer.set_result({name: a[i : i + 1] for name, a in outputs.items()})
