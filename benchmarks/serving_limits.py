@@ -83,7 +83,7 @@ def overload(
     repository: Path,
     seconds: float = 60.0,
     factor: Annotated[float, typer.Option(help="Times the capacity.")] = 10.0,
-    processes: Annotated[int, typer.Option(help="Generators.")] = 2,
+    processes: Annotated[int, typer.Option(help="Generators.")] = 1,
     docs: Docs = "docs",
 ) -> None:
     with _ours(repository) as server, tempfile.TemporaryDirectory() as folder:

@@ -202,10 +202,10 @@ class Gate:
             self._refused(RATE)
             raise
 
-    def room(self, under_way: int, *, modelled: bool) -> None:
+    def full(self, under_way: int, *, modelled: bool) -> HttpError | None:
         """What cannot be answered soon is refused now: a queue would only make all late. What
         asks no model is soon answered for longer."""
-        room = self.pace.room(under_way) if modelled else under_way < self.pace.most
-        if not room:
-            self._refused(OVERLOAD)
-            raise _too_many(f"{under_way} requests are under way", 1.0)
+        if self.pace.room(under_way) if modelled else under_way < self.pace.most:
+            return None
+        self._refused(OVERLOAD)
+        return _too_many(f"{under_way} requests are under way", 1.0)

@@ -46,7 +46,7 @@ PAGE = [
 
 # Of the default deadline: the time in which what is let in is to be answered, on average. The
 # rest is for what takes longer than the average.
-WITHIN = 0.6
+WITHIN = 0.5
 ERROR_HEADERS: Headers = ((b"content-type", JSON), NOSNIFF)
 
 Scope = Mapping[str, Any]
@@ -152,18 +152,16 @@ class App:
         route = self.routes.get(path)
         if route is None or "POST" not in route.methods:
             return None
+        if not (error := self._gate.full(under_way, modelled=route.modelled)):
+            return None
         asked = _Asked({"method": "POST", "path": path, "client": None, "headers": headers})
-        try:
-            self._gate.room(under_way, modelled=route.modelled)
-        except HttpError as error:
-            asked.route = path
-            answer = refusal(error, asked.call.request_id)
-            self._metrics.answered(path, error.status, asked.began)
-            self._log(asked, error.status, answer)
-            told = self._origins.told(asked.headers)
-            given = [*ERROR_HEADERS, *headers_of(error), *told, *_framing(asked, answer)]
-            return Refused(error.status, given, answer)
-        return None
+        asked.route = path
+        answer = refusal(error, asked.call.request_id)
+        self._metrics.answered(path, error.status, asked.began)
+        self._log(asked, error.status, answer)
+        told = self._origins.told(asked.headers)
+        given = [*ERROR_HEADERS, *headers_of(error), *told, *_framing(asked, answer)]
+        return Refused(error.status, given, answer)
 
     async def _answer(self, asked: _Asked, receive: Receive) -> tuple[int, Headers, bytes]:
         """Status, headers and body. Raises RecserveError; Disconnected where nobody waits."""
@@ -174,7 +172,8 @@ class App:
             return 204, self._origins.preflight(headers), b""
         route = self._route(method, asked.path)
         if method == "POST":
-            self._gate.room(self._under_way - 1, modelled=route.modelled)
+            if full := self._gate.full(self._under_way - 1, modelled=route.modelled):
+                raise full
             self._origins.check(headers)
         if route.scope is not None and (key := self._gate.key(headers.get(b"authorization"))):
             asked.call = Call(asked.call.request_id, key)  # who it was, even if it may not

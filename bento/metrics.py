@@ -109,8 +109,9 @@ class Metrics:
         self._saturation(registry)
         for cause in FALLBACK_CAUSES:
             self.fallbacks.labels(cause)  # present from the start: rate() needs a zero
+        self._refused = dict[str, Counter]()
         for reason in (RATE, OVERLOAD):
-            self._refusals.labels(reason)
+            self._refused[reason] = self._refusals.labels(reason)
         # Looking labels up costs more than counting.
         self._requests_of = lru_cache(256)(self._requests.labels)
         self._seconds_of = lru_cache(256)(self._seconds.labels)
@@ -164,7 +165,7 @@ class Metrics:
 
     def refused(self, reason: str) -> None:
         """A request turned away, for RATE or OVERLOAD."""
-        self._refusals.labels(reason).inc()
+        self._refused[reason].inc()
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from pathlib import Path
 
+import numpy as np
+from bento_process import write_release
+
+from bento.asking import Models
 from bento.breaker import FAILURES, Breaker
+from bento.postprocess import Ranked
+from recommender.contract import Array, Limits
 from recommender.errors import Unavailable
+from recommender.features import Request
+from recommender.release import read_release
+
+MODELS = ("recommender_onnx",)
+LIMITS = Limits(
+    user_features=2, category_words=1, exclude=4, answers=1, length_buckets=(4,), max_batch_size=8
+)
 
 
 class Server:
@@ -54,5 +69,50 @@ def test_closing_it_ends_its_probe() -> None:
             breaker.failed()
         await breaker.close()
         assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    asyncio.run(run())
+
+
+class Slow:
+    """A Triton whose every call takes a tenth of a second; none is answered once it is `hung`."""
+
+    address = "memory"
+
+    def __init__(self) -> None:
+        self.hung = asyncio.Event()
+
+    async def infer(
+        self, model: str, version: int, inputs: Mapping[str, Array], **_: object
+    ) -> dict[str, Array]:
+        await asyncio.sleep(60 if self.hung.is_set() else 0.1)
+        rows = len(inputs["history"])
+        return {"item": np.ones((rows, 1), np.int64), "score": np.ones((rows, 1), np.float32)}
+
+    async def close(self) -> None: ...
+
+
+def test_what_is_late_while_others_are_answered_does_not_open_it(tmp_path: Path) -> None:
+    """More than Triton can do is no sign that it is away; silence is."""
+
+    async def ask(models: Models, count: int) -> int:
+        """How many of `count` were late."""
+        until = asyncio.get_running_loop().time() + 0.3
+        work = [models.best("recommender_onnx", Request(), until) for _ in range(count)]
+        done = await asyncio.gather(*work, return_exceptions=True)
+        assert all(isinstance(one, (Ranked, Unavailable)) for one in done)
+        return sum(isinstance(one, Unavailable) for one in done)
+
+    async def run() -> None:
+        write_release(tmp_path, LIMITS, items=10, models=MODELS)
+        release = read_release(tmp_path)
+        triton = Slow()
+        models = Models(release, triton, probed="recommender_onnx", patience_s=0.15)
+        for _ in range(3):
+            assert await ask(models, 100) > 50
+            assert not models.breaker.open
+        triton.hung.set()
+        assert await ask(models, 2 * FAILURES) == 2 * FAILURES
+        assert models.breaker.open
+        await models.close()
 
     asyncio.run(run())

@@ -1,0 +1,207 @@
+"""bento/door.py in a real uvicorn: who is turned away before the application hears of it, and that
+the connection is as good as before."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+
+import pytest
+import uvicorn
+import uvloop
+from ports import free_ports
+
+from bento import door
+from bento.access import Call
+from bento.app import App, Route
+from bento.metrics import Metrics
+from bento.settings import Settings
+
+Reply = tuple[int, dict[str, str], bytes]
+POST = b"POST /%s HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n%s\r\n%s"
+
+
+def post(path: str, body: bytes = b"{}", more: bytes = b"") -> bytes:
+    return POST % (path.encode(), len(body), more, body)
+
+
+class Held:
+    """An application whose one route answers when `free` is set; two may be under way."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.free, self.metrics, self.heard = asyncio.Event(), Metrics(), list[bytes]()
+        self.app = App(self.metrics, settings=settings)
+        post = {"method": "POST", "handler": self._answer}
+        self.app.routes = {
+            "/wait": Route(**post, modelled=True),
+            "/events": Route(**post),
+            "/get": Route(method="GET", handler=self._at_once),
+        }
+
+    async def _answer(self, body: bytes, _: Call) -> bytes:
+        self.heard.append(body)
+        await self.free.wait()
+        return b'"held"'
+
+    async def _at_once(self, _: bytes, __: Call) -> bytes:
+        return b'"at once"'
+
+
+class Connection:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def ask(self, request: bytes) -> Reply:
+        self.writer.write(request)
+        return await self.reply()
+
+    async def reply(self) -> Reply:
+        async with asyncio.timeout(10):
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            fields = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+            body = await self.reader.readexactly(int(fields["content-length"]))
+        return int(head[0].split()[1]), fields, body
+
+
+Connect = Callable[[], Awaitable[Connection]]
+
+
+def with_two_under_way(
+    scenario: Callable[[Held, Connect], Awaitable[None]], settings: Settings | None = None
+) -> None:
+    async def run() -> None:
+        held = Held(settings or Settings(max_inflight=2))
+        door.use(held.app.refused)
+        (port,) = free_ports(1)
+        config = uvicorn.Config(
+            held.app, port=port, http=door.Door, lifespan="off", log_level="warning"
+        )
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+
+        async def connect() -> Connection:
+            return Connection(*await asyncio.open_connection("127.0.0.1", port))
+
+        try:
+            first = [await connect() for _ in range(2)]
+            for connection in first:
+                connection.writer.write(post("wait"))
+            while len(held.heard) < 2:
+                await asyncio.sleep(0.01)
+            await scenario(held, connect)
+            held.free.set()
+            assert [(await one.reply())[2] for one in first] == [b'"held"'] * 2
+        finally:
+            held.free.set()
+            server.should_exit = True
+            await serving
+
+    uvloop.run(run())
+
+
+def assert_turned_away(reply: Reply, request_id: str | None = None) -> None:
+    status, headers, body = reply
+    assert (status, headers["retry-after"]) == (429, "1")
+    assert headers["content-type"] == "application/json"
+    said = json.loads(body)
+    assert "2 requests are under way" in said["error"]["message"]
+    assert said["error"].keys() == {"field", "value", "message", "remedy"}
+    assert said["request_id"] == headers["x-request-id"]
+    assert request_id is None or said["request_id"] == request_id
+
+
+def test_what_finds_no_room_is_told_so_and_its_connection_goes_on() -> None:
+    async def scenario(held: Held, connect: Connect) -> None:
+        one = await connect()
+        for number in range(3):
+            more = b"x-request-id: mine-%d\r\n" % number
+            assert_turned_away(await one.ask(post("wait", more=more)), f"mine-{number}")
+        assert (await one.ask(b"GET /get HTTP/1.1\r\nhost: here\r\n\r\n"))[2] == b'"at once"'
+        assert len(held.heard) == 2
+        text = held.metrics.text().decode()
+        assert 'recserve_requests_total{route="/wait",status="429"} 3.0' in text
+        assert 'recserve_refused_total{reason="overload"} 3.0' in text
+        held.free.set()
+        async with asyncio.timeout(10):
+            while (reply := await one.ask(post("wait")))[0] == 429:
+                await asyncio.sleep(0.01)
+        assert reply[::2] == (200, b'"held"')
+
+    with_two_under_way(scenario)
+
+
+def test_only_what_asks_a_model_goes_by_their_pace() -> None:
+    async def scenario(held: Held, connect: Connect) -> None:
+        held.app.pace.limit = 2
+        one, events = await connect(), await connect()
+        assert_turned_away(await one.ask(post("wait")))
+        events.writer.write(post("events", b"bought"))
+        async with asyncio.timeout(10):
+            while b"bought" not in held.heard:
+                await asyncio.sleep(0.01)
+        held.free.set()
+        assert (await events.reply())[0] == 200
+
+    with_two_under_way(scenario, Settings(max_inflight=64))
+
+
+def test_a_body_that_comes_in_pieces_is_read_to_its_end() -> None:
+    async def scenario(_: Held, connect: Connect) -> None:
+        one = await connect()
+        whole = post("wait", b"x" * 5000)
+        for at in range(0, len(whole), 1000):
+            one.writer.write(whole[at : at + 1000])
+            await asyncio.sleep(0.01)
+        assert_turned_away(await one.reply())
+        assert_turned_away(await one.ask(post("wait")))
+
+    with_two_under_way(scenario)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        post("wait", more=b"connection: close\r\n"),
+        POST.replace(b"HTTP/1.1", b"HTTP/1.0") % (b"wait", 2, b"", b"{}"),
+        post("wait", b"x" * 500_000),  # nobody reads it
+        b"POST /wait HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"2\r\n{}\r\n0\r\n\r\n",
+    ],
+    ids=["closing", "HTTP 1.0", "large", "chunked"],
+)
+def test_a_connection_that_cannot_go_on_ends_with_the_answer(request_: bytes) -> None:
+    async def scenario(_: Held, connect: Connect) -> None:
+        one = await connect()
+        reply = await one.ask(request_)
+        assert_turned_away(reply)
+        assert reply[1]["connection"] == "close"
+        async with asyncio.timeout(10):
+            assert await one.reader.read() == b""
+
+    with_two_under_way(scenario)
+
+
+def test_answers_keep_the_order_of_what_was_sent_ahead() -> None:
+    async def scenario(held: Held, connect: Connect) -> None:
+        held.app.pace.most = held.app.pace.limit = 3
+        one = await connect()
+        one.writer.write(post("wait") + post("wait"))
+        while len(held.heard) < 3:
+            await asyncio.sleep(0.01)
+        held.free.set()
+        assert [(await one.reply())[0] for _ in range(2)] == [200, 200]
+
+    with_two_under_way(scenario)
+
+
+def test_a_page_of_an_allowed_origin_may_read_why() -> None:
+    async def scenario(_: Held, connect: Connect) -> None:
+        origin = b"origin: https://shop.example.com\r\n"
+        reply = await (await connect()).ask(post("wait", more=origin))
+        assert_turned_away(reply)
+        assert reply[1]["access-control-allow-origin"] == "https://shop.example.com"
+
+    with_two_under_way(scenario, Settings(max_inflight=2, cors=("https://shop.example.com",)))
