@@ -122,9 +122,10 @@ class Metrics:
             "recserve_inflight_requests", "Requests being answered.", registry=registry
         )
         self.bound = Gauge(
-            "recserve_inflight_bound", "Beyond so many, requests are turned away; 0: no bound.",
+            "recserve_inflight_bound",
+            "Beyond so many, requests for a model are turned away.",
             registry=registry,
-        )  # fmt: skip
+        )
         self.joiners: WeakSet[Queue] = WeakSet()
         self.breakers: WeakSet[Switch] = WeakSet()
         self.store_away = Gauge(

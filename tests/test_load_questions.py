@@ -204,6 +204,8 @@ def test_a_mix_that_makes_no_sense_is_refused(folder: Path) -> None:
 
 
 def test_the_service_answers_the_whole_mix_rightly(stack: Stack, aside: Service) -> None:
+    blocked = aside.post("/v1/blocked", {})["items"]  # by who had the service before
+    assert aside.post("/v1/blocked", {"remove": blocked})["items"] == []
     for inline in (False, True):
         found = load(
             aside.url,
