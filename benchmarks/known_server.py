@@ -20,7 +20,7 @@ import httptools
 import typer
 import uvloop
 
-from client.load.clock import Alarm
+from client.load.sending.clock import Alarm
 
 
 class AtOnce(asyncio.Protocol):

@@ -30,7 +30,7 @@ from rich.console import Console
 from client.load.mix import Mix
 from client.load.questions import Question, Questions
 from client.load.recording import RIGHT
-from client.load.targets import Target, connect
+from client.load.sending.targets import Target, connect
 from recommender.release import Release, read_release
 from serving.processes import free_ports
 

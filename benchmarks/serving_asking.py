@@ -17,8 +17,8 @@ import uvloop
 from serving_paths import OURS, Server, awake
 
 from client.load.report import Report
+from client.load.sending.worker import FIRST
 from client.load.session import Plan, run
-from client.load.worker import FIRST
 from recommender.release import Release
 
 SAME_USERS = 50

@@ -12,9 +12,9 @@ import pytest
 from known_server import Reply, answering, right, seen_by, write_release
 from served import Stack
 
-from client.load.checking import Expected, fault
 from client.load.recording import RIGHT, Fate, Outcome, Part, Recording
 from client.load.report import Report, report
+from client.load.sending.checking import Expected, fault
 from client.load.session import Plan, run
 from recommender.errors import BadInput, ReleaseError, Unavailable
 from serving import cli

@@ -27,7 +27,7 @@ import uvloop
 from client.load.plan import Plan
 from client.load.recording import Rows, merged
 from client.load.report import Report, report
-from client.load.worker import TICK_S, Tell, Tick, generate
+from client.load.sending.worker import TICK_S, Tell, Tick, generate
 from recommender.errors import MachineError, RecserveError
 
 __all__ = ["Plan", "Progress", "measure", "run"]

@@ -231,7 +231,7 @@ def load(
     with _watching(whole, target) as (progress, say):
         found = uvloop.run(examine(plan, wanted, progress=progress, say=say))
     if html is not None:
-        from client.load.page import page
+        from client.load.shown.page import page
 
         html.write_text(page(found))
     _show(found, json)
@@ -318,7 +318,7 @@ def _watching(seconds: float | None, target: str) -> Iterator[Watching]:
 def _show(found: Result, as_json: bool) -> None:
     from rich.console import Console
 
-    from client.load.tables import tables
+    from client.load.shown.tables import tables
 
     if as_json:
         from json import dumps

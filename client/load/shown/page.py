@@ -10,10 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from client.load.during import During
-from client.load.marks import SHOWN, known, legend, ms, point
 from client.load.report import PERCENTILES, Report, Second, Share
 from client.load.result import Result
-from client.load.sections import compared, phases, search, verdicts
+from client.load.shown.marks import SHOWN, known, legend, ms, point
+from client.load.shown.sections import compared, phases, search, verdicts
 from recommender.report.charts import Point, Series, intervals, lines
 from recommender.report.markup import Node, Row, e, figure, html, table
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from client.load.compare import Comparison
 from client.load.during import During
-from client.load.marks import SHOWN, known, legend, ms, point
 from client.load.objective import Found, Verdict
+from client.load.shown.marks import SHOWN, known, legend, ms, point
 from recommender.report.charts import Dot, Point, Series, dots, intervals
 from recommender.report.markup import Node, Row, details, e, figure, table
 

@@ -20,11 +20,11 @@ import msgspec
 import numpy as np
 
 from client import tensors, trust
-from client.load.checking import Expected, Known, Releases, fault
-from client.load.connection import Connections, Lost
 from client.load.mix import Mix
 from client.load.questions import KEPT, Question, newest_seen
 from client.load.recording import RIGHT, Fate, Outcome
+from client.load.sending.checking import Expected, Known, Releases, fault
+from client.load.sending.connection import Connections, Lost
 from recommender.contract import PADDING, Array
 from recommender.errors import BadInput, RecserveError
 from recommender.features import tensors as build

@@ -13,7 +13,7 @@ from client.load.during import During
 from client.load.objective import Found, Verdict
 from client.load.report import Report
 from client.load.result import Result
-from client.load.table import table
+from client.load.shown.table import table
 
 HELD, MISSED = Text("holds", "green"), Text("missed", "red")
 

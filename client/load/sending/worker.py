@@ -18,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from client.load import arrivals, generator, population, targets
-from client.load.checking import Releases
+from client.load import arrivals, population
 from client.load.plan import Plan
 from client.load.questions import Question, Questions
 from client.load.recording import Fate, Recording, Rows
+from client.load.sending import generator, targets
+from client.load.sending.checking import Releases
 from recommender.contract import Array
 from recommender.release import Release, read_release
 

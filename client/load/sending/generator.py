@@ -16,10 +16,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from client.load.clock import Alarm
 from client.load.questions import Question
 from client.load.recording import Fate, Recording
-from client.load.targets import Target
+from client.load.sending.clock import Alarm
+from client.load.sending.targets import Target
 from recommender.contract import Array
 from recommender.errors import Unavailable
 

@@ -1,0 +1,1 @@
+"""Questions to a server, on time, and whether its answers are right."""
