@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bento.pace import LEAST, Pace
+from bento.pace import LEAST, TELLING, Pace
 
 MOST, WITHIN_S = 256, 0.15
 
@@ -45,6 +45,21 @@ def test_a_burst_that_is_soon_over_says_nothing() -> None:
     assert one.limit == MOST
 
 
+def test_a_triton_that_is_held_up_for_a_while_turns_nobody_away() -> None:
+    one = pace()
+    busy(one, rows=6, took_s=0.1, calls=30)  # 60 a second: what came, and not what it can
+    assert one.limit == MOST
+
+
+def test_what_large_calls_have_taught_small_ones_do_not_undo() -> None:
+    one = pace()
+    at = busy(one, rows=64, took_s=1.28, calls=5)
+    learned = one.limit
+    assert learned < TELLING
+    busy(one, rows=learned // 2, took_s=0.08, calls=100, at=at)
+    assert one.limit == learned
+
+
 def test_a_server_that_has_become_slower_is_noticed_within_a_second_or_two() -> None:
     one = pace()
     at = busy(one, rows=32, took_s=0.032, calls=100)
@@ -66,6 +81,17 @@ def test_what_was_learned_stays_until_it_turns_somebody_away_without_need() -> N
         assert not one.room(one.limit)
         one.answered(learned, at - 0.01, at, waiting=False)
     assert one.limit == MOST
+
+
+def test_where_calls_are_slow_it_turns_away_for_as_long_as_it_must() -> None:
+    one = pace()
+    at = busy(one, rows=64, took_s=1.28, calls=5)  # 50 a second
+    learned = one.limit
+    for _ in range(100):
+        at += 0.08
+        assert not one.room(one.limit)
+        one.answered(4, at - 0.16, at, waiting=False)  # all that is let in is under way
+    assert one.limit == learned
 
 
 def test_the_time_in_which_nothing_was_asked_is_not_the_models() -> None:
