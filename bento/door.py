@@ -74,11 +74,11 @@ class Door(HttpToolsProtocol):
         self._reading = False
         # `tasks` holds requests from their last header on: those whose turn is still to come
         # count, or whatever arrives at one instant would all be let in.
-        self._refused = Door.refuse(
-            len(self.tasks), self.parser.get_method(), self.url, self.headers
-        )
-        if self._refused is None or not self._at_hand():
-            self._refused = None
+        self._refused = None
+        if self._at_hand():
+            method = self.parser.get_method()
+            self._refused = Door.refuse(len(self.tasks), method, self.url, self.headers)
+        if self._refused is None:  # the application turns away what is not at hand
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -173,13 +173,14 @@ def test_a_body_that_comes_in_pieces_is_read_to_its_end() -> None:
     ids=["closing", "HTTP 1.0", "large", "chunked"],
 )
 def test_a_connection_that_cannot_go_on_ends_with_the_answer(request_: bytes) -> None:
-    async def scenario(_: Held, connect: Connect) -> None:
+    async def scenario(held: Held, connect: Connect) -> None:
         one = await connect()
         reply = await one.ask(request_)
         assert_turned_away(reply)
         assert reply[1]["connection"] == "close"
         async with asyncio.timeout(10):
             assert await one.reader.read() == b""
+        assert 'recserve_refused_total{reason="overload"} 1.0' in held.metrics.text().decode()
 
     with_two_under_way(scenario)
 
