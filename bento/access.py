@@ -185,7 +185,7 @@ class Gate:
         refused: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`refused` hears of each request that is turned away: RATE or OVERLOAD."""
-        self._keyring, self._rates, self.pace = keyring, rates or Rates(None, None), pace
+        self._keyring, self._rates, self._pace = keyring, rates or Rates(None, None), pace
         self._refused = refused
 
     def key(self, authorization: bytes | None) -> Key | None:
@@ -205,7 +205,7 @@ class Gate:
     def full(self, under_way: int, *, modelled: bool) -> HttpError | None:
         """What cannot be answered soon is refused now: a queue would only make all late. What
         asks no model is soon answered for longer."""
-        if self.pace.room(under_way) if modelled else under_way < self.pace.most:
+        if self._pace.room(under_way) if modelled else under_way < self._pace.most:
             return None
         self._refused(OVERLOAD)
         return _too_many(f"{under_way} requests are under way", 1.0)

@@ -12,17 +12,17 @@ that we do with it. Knows no application: `use` names who turns away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from bento.errors import Headers
+
 MAX_HEAD = 65_536  # bytes
 SMALL = 65_536  # bytes of a body that is read and dropped, rather than left in the way
 KEEP_ALIVE_S = 75
-
-Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Refused(NamedTuple):
