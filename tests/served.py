@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import httpx
+import psutil
 import pytest
 from ports import free_ports
 
@@ -34,6 +35,15 @@ class Stack:
     metrics: str
     repository: Path
     folder: Path  # of its log
+
+    def processes(self, words: str = "") -> list[psutil.Process]:
+        """Those that it started and whose command line holds `words`; who has ended is no more."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # a zombie too, as psutil says it
+                if words in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 from bento_process import wait_until
 from callers import OpenLoop
@@ -51,12 +50,6 @@ def model_answers(url: str) -> bool:
     return response.status_code == 200 and response.json()["fallback"] is False
 
 
-def processes(stack: Stack, words: str) -> list[psutil.Process]:
-    children = psutil.Process(stack.process.pid).children(recursive=True)
-    alive = [p for p in children if p.status() != psutil.STATUS_ZOMBIE]
-    return [p for p in alive if words in " ".join(p.cmdline())]
-
-
 @pytest.mark.parametrize("kills", often(1, 10))
 def test_kill_9_of_every_stub_costs_no_request(stack: Stack, kills: int) -> None:
     """The model's process dies, Triton lives: `recserve serve` loads it again. What such a stub
@@ -66,7 +59,7 @@ def test_kill_9_of_every_stub_costs_no_request(stack: Stack, kills: int) -> None
     with OpenLoop(stack.url, rate=RATE, ask=ask) as loop:
         for _ in range(kills):
             time.sleep(0.5)
-            stubs = processes(stack, STUB)
+            stubs = stack.processes(STUB)
             assert stubs
             killed |= {stub.pid for stub in stubs}
             for stub in stubs:
@@ -76,7 +69,7 @@ def test_kill_9_of_every_stub_costs_no_request(stack: Stack, kills: int) -> None
         time.sleep(0.5)
     assert Counter(seen.status for seen in loop.seen).keys() == {200}
     assert max(seen.seconds for seen in loop.seen) < 0.3 + LATE_S
-    assert killed.isdisjoint(stub.pid for stub in processes(stack, STUB))
+    assert killed.isdisjoint(stub.pid for stub in stack.processes(STUB))
     regions_now, size_now = shared_memory(stack)
     assert regions_now <= regions + len(killed)  # no more than that
     assert size_now <= size * (1 + len(killed))
@@ -94,7 +87,7 @@ def shared_memory(stack: Stack) -> tuple[int, int]:
 
 
 def prefix_of(stack: Stack) -> str:
-    (triton,) = processes(stack, SHM_FLAG)
+    (triton,) = stack.processes(SHM_FLAG)
     (prefix,) = (a.removeprefix(SHM_FLAG) for a in triton.cmdline() if a.startswith(SHM_FLAG))
     return prefix
 
@@ -105,7 +98,7 @@ def test_kill_9_of_the_worker_costs_only_its_own_connections(stack: Stack, kills
     with OpenLoop(stack.url, rate=RATE, ask=ask) as loop:
         for _ in range(kills):
             time.sleep(0.5)
-            (worker,) = processes(stack, WORKER)
+            (worker,) = stack.processes(WORKER)
             began = time.monotonic()
             worker.kill()
             wait_until(lambda: model_answers(stack.url), seconds=BACK_S)

@@ -44,7 +44,7 @@ class Held:
 def test_hours_of_mixed_load_leave_everything_as_it_was(
     stack: Stack, aside: Service, seconds: int
 ) -> None:
-    triton = [p for p in _below(stack) if "triton" in " ".join(p.cmdline())]
+    triton = stack.processes("triton")
     assert len(triton) > 4  # the server, and a stub for each model
     servers = {"service": [worker_of(aside)], "triton": triton}
     seen: dict[str, list[Held]] = {name: [] for name in servers}
@@ -74,10 +74,6 @@ def test_hours_of_mixed_load_leave_everything_as_it_was(
         for what in ("files", "threads"):
             assert _middle(late, what) <= _middle(warm, what) + FEW, (name, what)
     assert max(shared[len(shared) * 3 // 4 :]) <= max(shared[: len(shared) // 2])
-
-
-def _below(stack: Stack) -> list[psutil.Process]:
-    return psutil.Process(stack.process.pid).children(recursive=True)
 
 
 def _held(processes: list[psutil.Process]) -> Held:

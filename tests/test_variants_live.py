@@ -98,13 +98,7 @@ def loaded(stack: Stack, version: int) -> bool:
 
 def stub(stack: Stack, version: int) -> psutil.Process | None:
     """The process inside Triton that runs this version of the model; None where there is none."""
-    for child in psutil.Process(stack.process.pid).children(recursive=True):
-        try:
-            if f"/{MODEL}/{version}/" in " ".join(child.cmdline()):
-                return child
-        except psutil.Error:  # it ended while we looked
-            continue
-    return None
+    return next(iter(stack.processes(f"/{MODEL}/{version}/")), None)
 
 
 class Callers(Threads):
