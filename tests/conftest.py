@@ -13,16 +13,18 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import every_family
 import pytest
 import torch
 from bento_process import Service, answers, bentoml_serve, wait_until
 from cold_data import cold_dataset, cold_folder  # noqa: F401 - fixtures
+from every_family import Every
 from served import ITEMS, Stack, serving
 from triton_process import toy_repository, toy_server, toy_weights  # noqa: F401 - fixtures
 from two_catalogues import one, other  # noqa: F401 - fixtures
 
 from export.releases import publish
-from recommender import config
+from recommender import config, runs
 from recommender.data.dataset import Dataset, load
 from recommender.data.synthetic import write_synthetic
 from recommender.runs import Run
@@ -87,19 +89,32 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Pa
 
 @pytest.fixture(scope="session")
 def run(run_folder: Path) -> Run:
-    from recommender import runs
-
     return runs.read(run_folder)
 
 
 @pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
-    def export(out: Path) -> None:
-        assert publish(run, out) == 1
+def exported(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the release of that run."""
 
+    def export(out: Path) -> None:
+        assert publish(runs.read(run_folder), out) == 1
+
+    return made_once("deep-repository", tmp_path_factory, export)
+
+
+@pytest.fixture(scope="session")
+def repository(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of this session's own."""
     folder = tmp_path_factory.mktemp("repository") / "model_repository"
-    shutil.copytree(made_once("deep-repository", tmp_path_factory, export), folder)
+    shutil.copytree(exported, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def every(run_folder: Path, exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Every:
+    """A run and a release of every family, the deep ones above among them."""
+    made = made_once("every-family", tmp_path_factory, lambda out: every_family.make(out, exported))
+    return every_family.read(made, deep=runs.read(run_folder))
 
 
 @pytest.fixture(scope="session")

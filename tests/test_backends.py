@@ -1,52 +1,97 @@
-"""One behavioural suite over every backend: eager PyTorch, ONNX Runtime, TorchScript, live Triton
-with both formats, gRPC and HTTP. The contract is the contract, whoever answers."""
+"""One behavioural suite over every family and every backend: eager PyTorch, ONNX Runtime,
+TorchScript, live Triton. The contract is the contract, whoever answers.
+
+One Triton holds the releases of all families (every_family.py). `deep` is released in both formats
+and asked by gRPC and HTTP; the others are released as ONNX, and their TorchScript is asked in
+process.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pytest
-from served import Stack
-from triton_process import at_once
+from every_family import COUNTED, EVERY, MINE, Every, groups_of, walk
+from triton_process import Server, at_once, start
 
 from client.tensors import connect
-from export.examples import batches
+from export import golden
+from export.examples import batches, single_rows
 from export.parity import TOLERANCE, compare, onnx_answerer, torchscript_answerer
-from recommender.contract import RECOMMENDER_ONNX, RECOMMENDER_TORCHSCRIPT, Array, Limits
+from recommender.contract import (
+    RECOMMENDER_ONNX,
+    RECOMMENDER_TORCHSCRIPT,
+    Array,
+    Limits,
+    kind_of,
+)
 from recommender.features import Request, tensors
 from recommender.models.graph import answer
 from recommender.runs import Run
 from recommender.users import History
+from serving import tritonserver
 
 Answerer = Callable[[dict[str, Array]], Mapping[str, Array]]
 
-BACKENDS = ["eager", "onnx", "torchscript", "triton onnx grpc", "triton onnx http",
-            "triton torchscript grpc", "triton torchscript http"]  # fmt: skip
+IN_PROCESS, SERVED = ("eager", "onnx", "torchscript"), "triton onnx grpc"
+DEEP_ONLY = ("triton onnx http", "triton torchscript grpc", "triton torchscript http")
+CASES = (
+    *(("deep", backend) for backend in (*IN_PROCESS, SERVED, *DEEP_ONLY)),
+    *((family, backend) for family in COUNTED for backend in (*IN_PROCESS, SERVED)),
+    *((MINE, backend) for backend in ("eager", "onnx", SERVED)),  # a program cannot be traced
+)
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
-def ask(request: pytest.FixtureRequest, run: Run, repository: Path) -> Answerer:
-    name: str = request.param
-    if name == "eager":
+@pytest.fixture(scope="module")
+def triton(every: Every, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With every model of every family's release."""
+    server = start(every.repository, tmp_path_factory.mktemp("triton") / "triton.log")
+    try:
+        for family in EVERY:
+            tritonserver.load_release(
+                every.release(family), server.ports, process=server.process, log=server.log
+            )
+        yield server
+    finally:
+        tritonserver.stop(server.process)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=", ".join)
+def case(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Family and backend."""
+    found: tuple[str, str] = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(case: tuple[str, str], every: Every) -> Run:
+    return every.runs[case[0]]
+
+
+@pytest.fixture(scope="module")
+def ask(case: tuple[str, str], run: Run, every: Every, request: pytest.FixtureRequest) -> Answerer:
+    family, backend = case
+    if backend == "eager":
         return lambda arrays: answer(run.graph, arrays, run.blueprint.limits)
-    if name == "onnx":
-        return onnx_answerer(repository / RECOMMENDER_ONNX / "1" / "model.onnx")
-    if name == "torchscript":
-        return torchscript_answerer(repository / RECOMMENDER_TORCHSCRIPT / "1" / "model.pt")
-    stack: Stack = request.getfixturevalue("stack")
-    model = RECOMMENDER_ONNX if "onnx" in name else RECOMMENDER_TORCHSCRIPT
-    return _triton(stack.grpc if "grpc" in name else stack.http, model)
+    if backend == "onnx":
+        return onnx_answerer(every.onnx(family))
+    if backend == "torchscript":
+        return torchscript_answerer(every.torchscript(family))
+    server: Server = request.getfixturevalue("triton")
+    release = every.release(family)
+    model = RECOMMENDER_TORCHSCRIPT if "torchscript" in backend else release.models[0]
+    scheme = "grpc" if "grpc" in backend else "triton+http"
+    return _triton(server.address(scheme), model, release.version)
 
 
-def _triton(address: str, model: str) -> Answerer:
+def _triton(address: str, model: str, version: int = 1) -> Answerer:
     async def ask(arrays: dict[str, Array]) -> Mapping[str, Array]:
         client = connect(address)
         try:
-            return await client.infer(model, 1, arrays, timeout_s=60)
+            return await client.infer(model, version, arrays, timeout_s=60)
         finally:
             await client.close()
 
@@ -139,23 +184,26 @@ def test_times_long_after_the_training_data_change_nothing(ask: Answerer, limits
     compare(now, later, "a century later")
 
 
-@pytest.mark.parametrize("model", [RECOMMENDER_ONNX, RECOMMENDER_TORCHSCRIPT])
-def test_no_value_of_a_request_fails_the_batch_it_is_joined_to(
-    stack: Stack, run: Run, model: str
-) -> None:
-    """One row of each hostile kind, and of the others, in as few executions as Triton makes."""
+def _hostile_rows(run: Run) -> list[dict[str, Array]]:
+    """One of each hostile kind, and of the others, in the shortest bucket."""
     blueprint, length = run.blueprint, run.blueprint.limits.length_buckets[0]
     every = batches(blueprint.limits, blueprint.items, blueprint.clock, run.users)
-    alone = [
-        {name: array[:1] for name, array in arrays.items()}
+    rows = [
+        row
         for _, arrays in every
         if arrays["history"].shape[1] == length
+        for row in single_rows(arrays, [0])
     ]
-    assert len(alone) > 8
-    answered, executions = at_once(stack.grpc.removeprefix("grpc://"), model, alone * 3)
-    for arrays, seen in zip(alone * 3, answered, strict=True):
-        compare(answer(run.graph, arrays, blueprint.limits), seen, "joined")
-    assert executions < len(answered)
+    assert len(rows) > 8
+    return rows
+
+
+def test_no_value_of_a_request_changes_the_answer_to_another_row(ask: Answerer, run: Run) -> None:
+    rows = _hostile_rows(run)
+    together = ask({name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
+    for place, row in enumerate(rows):
+        seen = {name: array[place : place + 1] for name, array in together.items()}
+        compare(answer(run.graph, row, run.blueprint.limits), seen, f"row {place}")
 
 
 def test_a_history_beyond_the_limit_harms_no_later_request(ask: Answerer, limits: Limits) -> None:
@@ -175,3 +223,54 @@ def test_a_wrong_shape_is_refused_and_the_next_request_is_answered(
     with pytest.raises(Exception):  # noqa: B017 -- each backend has its own
         ask(broken)
     assert (ask(arrays)["item"] > 0).any()
+
+
+# --- what is learned
+
+
+def test_who_walks_along_a_group_is_led_on(ask: Answerer, run: Run) -> None:
+    """To the next item, by what people did; within the group, by what texts without a space say.
+    Popularity leads nobody anywhere."""
+    family, walks = run.blueprint.family, np.array([walk(run, start) for start in range(1, 60)])
+    seen, following = walks[:, :-1], walks[:, -1:]
+    asked = [Request(history=history(*row), exclude=row) for row in seen]
+    items = ask(tensors(asked, run.blueprint.limits))["item"][:, :10]
+    if family == "popularity":
+        counts = np.bincount(run.users.items, minlength=run.blueprint.items)
+        left = np.tile(counts, (len(seen), 1))
+        np.put_along_axis(left, seen, 0, axis=1)
+        right = counts[items] == -np.sort(-left, axis=1)[:, :10]
+    elif family == "content":
+        right = groups_of(run, items) == groups_of(run, following)
+    else:
+        right = (items == following).any(axis=1)
+    assert right.mean() > 0.9  # by chance: a tenth see the next item, a third of a list is alike
+
+
+# --- what Triton alone can show
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_every_model_of_a_release_answers_in_triton_as_when_it_was_exported(
+    family: str, every: Every, triton: Server
+) -> None:
+    release, asked = every.release(family), set()
+    for one in golden.read(release.home):
+        for model in (model for model in release.models if kind_of(model) == one.kind):
+            ask = _triton(triton.address("grpc"), model, release.version)
+            compare(one.outputs, ask(dict(one.inputs)), f"{model}, {one.name}")
+            asked.add(model)
+    assert asked == set(release.models)
+
+
+@pytest.mark.parametrize("model", [RECOMMENDER_ONNX, RECOMMENDER_TORCHSCRIPT])
+def test_no_value_of_a_request_fails_the_batch_it_is_joined_to(
+    triton: Server, every: Every, model: str
+) -> None:
+    """In as few executions as Triton makes."""
+    run = every.runs["deep"]
+    alone = _hostile_rows(run) * 3
+    answered, executions = at_once(triton.grpc, model, alone)
+    for arrays, seen in zip(alone, answered, strict=True):
+        compare(answer(run.graph, arrays, run.blueprint.limits), seen, "joined")
+    assert executions < len(answered)

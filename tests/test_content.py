@@ -10,12 +10,14 @@ import numpy as np
 import polars as pl
 import pytest
 import scipy.sparse as sp
-from data_folders import items, write
+from data_folders import events, items, write
 from films import GENRES, films, fit, same
 
 from recommender.data import content
+from recommender.data.columns import guess
 from recommender.data.config import DataConfig
 from recommender.data.content import ContentSpace, similar_by_content
+from recommender.data.dataset import load
 from recommender.data.load import read_table
 from recommender.data.terms import terms
 from recommender.errors import DataError
@@ -92,6 +94,35 @@ def test_slices_of_the_table_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(content, "SLICE", 7)
     assert fit(films()) == whole
     assert same(whole.matrix(films()), matrix)
+
+
+DESCRIPTIONS = {
+    "Chinese": ("共{}页，讲述大观园里的兴衰与诗会", "3.{}升汤锅，配四川火锅底料和辣椒酱"),
+    "Japanese": ("全{}話、森の妖精と姉妹の出会いの物語", "銀河鉄道で{}日間の旅に出る少年"),
+    "Thai": ("ต้มยำกุ้งน้ำข้นสูตร{}ส่วนผสม", "แผนที่รถไฟฟ้าสายใหม่{}สถานี"),
+}
+
+
+@pytest.mark.parametrize("language", DESCRIPTIONS)
+def test_descriptions_without_a_space_are_text_and_no_codes_whatever_figures_they_have(
+    language: str, tmp_path: Path
+) -> None:
+    """Nothing but the description says which items are alike: every second one."""
+    texts = [DESCRIPTIONS[language][k % 2].format(k + 10) for k in range(40)]
+    frame = items(*(f"i{k}" for k in range(40))).with_columns(about=pl.Series(texts))
+    rows = events(*((f"u{k % 7}", f"i{k}", 900000000 + k) for k in range(40)))
+    dataset, report = load(write(tmp_path, interactions=rows, items=frame))
+    assert [(c.name, c.kind) for c in report.columns] == [("about", "text")]
+    at = [dataset.catalogue.index(f"i{k}") for k in range(40)]
+    near, _ = similar_by_content(dataset.content, rows=np.array(at), most=19)
+    for k, found in enumerate(near):
+        assert sorted(found) == sorted(at[other] for other in range(k % 2, 40, 2) if other != k)
+
+
+@pytest.mark.parametrize("code", ["京A{}", "{}年1月1日", "user{}@例.cn", "SKU-{}", "№{}"])
+def test_codes_with_a_character_of_such_a_script_are_codes_still(code: str) -> None:
+    kind, why = guess("code", pl.Series([code.format(k * 37 + 10000) for k in range(50)]))
+    assert (kind, why.partition(":")[0]) == ("ignore", "codes")
 
 
 # Columns

@@ -15,6 +15,7 @@ import polars as pl
 from recommender.contract import Array
 from recommender.data.config import DataConfig
 from recommender.data.report import ColumnGuess
+from recommender.data.terms import JOINED
 from recommender.errors import DataError, shown
 from recommender.features import UserColumn, UserFeatures
 
@@ -155,7 +156,9 @@ def _is_code(texts: pl.Series, numeric: bool) -> bool:
     if numeric:
         whole = _mean(texts.str.contains(r"^\+?\d+$")) >= NUMBERS
         return whole and most_common >= NUMBERS and _mean(lengths) >= CODE
-    token = ~texts.str.contains(r"\s") & texts.str.contains(r"[\d@/_:.]")
+    # A sentence without spaces is one token too, and no code: it has words of such a script.
+    spaced = texts.str.contains(rf"\s|[{JOINED}]{{2}}")
+    token = ~spaced & texts.str.contains(r"[\d@/_:.]")
     return _mean(token) >= 0.9
 
 

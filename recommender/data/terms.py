@@ -17,11 +17,11 @@ from recommender.errors import DataError, shown
 CHARACTERS = 1_000  # of a text that are read: its beginning says what it is about
 
 # Scripts without spaces between words; and Hangul, whose words carry their endings.
-_JOINED = (
+JOINED = (
     r"\p{Han}\p{Hiragana}\p{Katakana}ー\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
 )
-_RUN = rf"[{_JOINED}]+"
-_WORD = rf"[[\p{{Alphabetic}}\p{{M}}\p{{N}}]--[{_JOINED}]]+"
+_RUN = rf"[{JOINED}]+"
+_WORD = rf"[[\p{{Alphabetic}}\p{{M}}\p{{N}}]--[{JOINED}]]+"
 _CHARACTER = r"\P{M}\p{M}*"  # with the marks upon it
 
 
