@@ -19,7 +19,6 @@ def test_a_real_triton_gives_the_service_times(
     pod = measure.measure(repository, seconds=0.25)
     assert pod.model == "recommender_onnx" and pod.max_batch == 64
     assert 0 < pod.batch_s[0] < pod.batch_s[-1] < 10
-    assert pod.batch_s[-1] < 64 * pod.batch_s[0]  # a batch costs less than its rows alone
     assert 0 < pod.start_s < 120 and pod.beside_s > 0
     assert pod.cpu_batch_s + pod.cpu_row_s > 0
     # A third, three fifths and four fifths of what it can do were sent, and both sides counted.

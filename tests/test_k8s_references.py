@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from manifests import (
     template,
     workloads,
 )
+from tritonclient.grpc import service_pb2
 
 PODS = workloads()
 # Fields that name an object of a kind: whatever has one of them refers to that kind.
@@ -236,6 +238,21 @@ def test_a_policy_lets_its_pods_call_and_be_called_by_those_alone(
     assert allowed(found, "ingress", "from") == called_by
 
 
+def test_whoever_may_call_out_may_ask_for_names_wherever_a_cluster_keeps_them() -> None:
+    def dns(name: str) -> list[Any]:
+        rules = named("NetworkPolicy", name)["spec"]["egress"]
+        return [rule for rule in rules if not any("podSelector" in peer for peer in rule["to"])]
+
+    assert dns("bento") == dns("training")
+    usual, openshift = dns("bento")
+    assert [peer["ipBlock"]["cidr"] for peer in usual["to"] if "ipBlock" in peer] == [
+        "169.254.20.10/32", "169.254.169.254/32",
+    ]  # fmt: skip
+    # Of the metadata server names alone: its port 80 hands out a node's credentials.
+    assert {port["port"] for port in usual["ports"]} == {53}
+    assert {port["port"] for port in openshift["ports"]} == {5353}
+
+
 def test_both_ends_of_a_call_are_open() -> None:
     policies = ("bento", "triton", "redis", "training")
     out, into = set(), set()
@@ -284,6 +301,15 @@ def test_of_triton_s_methods_those_alone_are_reached_from_outside_that_infer_and
     assert {path["path"] for path in rule["http"]["paths"]} == by_route
     allowed = {"ModelInfer", "ModelMetadata", "ModelReady", "ServerLive"}
     assert {path.rpartition("/")[2] for path in by_route} == allowed
+    # ingress-nginx refuses a "." in other types of paths, and takes these as prefixes.
+    assert {path["pathType"] for path in rule["http"]["paths"]} == {"ImplementationSpecific"}
+    service = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    methods = {f"/{service.full_name}/{method.name}" for method in service.methods}
+    assert {m for m in methods if any(m.startswith(path) for path in by_route)} == by_route
+
+
+def test_the_ingress_of_the_api_has_paths_that_ingress_nginx_takes_as_exact() -> None:
+    assert all(re.fullmatch(r"/[A-Za-z0-9/_-]*", path) for path in OUTSIDE)
 
 
 def test_an_ingress_has_tls_for_its_host_and_a_limit_of_bodies() -> None:
