@@ -44,10 +44,11 @@ pytest:
 	env -u MAKEFLAGS -u MFLAGS $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # What make test does a few times, hundreds of times: kills, promotions under load; SCALE=0.1: a
-# tenth of them.
+# tenth of them. TESTS: these files alone.
 SCALE ?= 1
+TESTS ?=
 test-faults: packages install
-	SCALE=$(SCALE) $(BIN)/pytest -m faults --timeout 7200
+	SCALE=$(SCALE) $(BIN)/pytest -m faults --timeout 7200 $(TESTS)
 
 # What the tests run besides Python: command=Debian package, each.
 PACKAGES ?= redis-server=redis-server chromium=chromium node=nodejs openssl=openssl

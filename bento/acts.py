@@ -63,7 +63,8 @@ class Acts:
     async def forget(self, asked: UserRequest, _: str) -> Forgotten:
         with self._metrics.stage(STORE):
             erased = await self._there.forget(asked.user_id, now=int(time.time()))
-        return Forgotten(events=erased)
+            left = await self._there.person(asked.user_id, limit=self._release.limits.exclude)
+        return Forgotten(events=erased, left=len(left.events))
 
     async def block(self, asked: BlockedRequest, _: str) -> BlockedItems:
         """Also without a change, to see the list. Ids that no release knows yet are welcome;

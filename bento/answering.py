@@ -24,7 +24,7 @@ from bento.explaining import Explaining
 from bento.memory import Memory
 from bento.metrics import Metrics
 from bento.pace import Pace
-from bento.people import Known, known
+from bento.people import NOBODY, Known, People
 from bento.postprocess import Ranked
 from bento.preprocess import Selection
 from bento.schemas import (
@@ -85,6 +85,7 @@ class Answering:
         self.metrics.joiners.add(self._models.joiner)
         self.metrics.breakers.add(self._models.breaker)
         self._explaining = Explaining(self.release)
+        self._people = People(self.release)
         self._standing = Standing(self.release, self.memory.watch)
 
     async def recommend(self, asked: RecommendRequest, request_id: str) -> Answer:
@@ -188,6 +189,11 @@ class Answering:
                 self.ready, self.missing = True, None
                 log.info("release %d answers at %s", self.release.version, self.triton.address)
 
+    @property
+    def triton_answers(self) -> bool:
+        """As far as requests have shown: it did once, and no outage is being waited out."""
+        return self.ready and not self._models.breaker.open
+
     async def close(self) -> None:
         await self._models.close()
 
@@ -231,16 +237,20 @@ class Answering:
             except RecserveError as error:
                 log.debug("without the user's events: %s", error)
                 notes.append(PAST)
-        return known(self.release, asked.user_id, person)
+                return NOBODY  # the store alone knows whether the user was erased
+        return self._people.known(asked.user_id, person)
 
     def _count(self, asked: RecommendRequest, selection: Selection) -> None:
         """Are the ids those that the release was trained on?"""
-        ids = len(asked.history or ()) + len(asked.filter.exclude) + len(asked.filter.only or ())
-        user = asked.user_id
+        lists = (asked.history or (), asked.filter.exclude, asked.filter.only or ())
+        unknown, user = 0, asked.user_id
+        if selection.ignored:  # seldom; categories and columns of users stand there, too
+            index = self.release.catalogue.index
+            unknown = sum(not index(item_id) for ids in lists for item_id in ids)
         self.metrics.drift.asked(
             user=None if user is None else self.release.users.row(user) is not None,
-            items=ids,
-            unknown=min(ids, len(selection.ignored)),
+            items=sum(map(len, lists)),
+            unknown=unknown,
         )
 
     def _selected(self, asked: SimilarRequest | PopularRequest) -> Selection:

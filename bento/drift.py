@@ -1,12 +1,12 @@
 """What is asked and what is shown, seen from afar: does the traffic still look like the training?
 
     recserve_asked_users_total{known}      ids the release knows, and those it does not
-    recserve_asked_items_total{known}      of histories, exclusions, candidates
+    recserve_asked_items_total{known}      of histories, exclusions, allow-lists
     recserve_shown_items / recserve_catalogue_items   coverage, of the last WINDOW_S to twice that
     recserve_shown_popularity_total / recserve_shown_total   where shown items stand, on average,
                                            in the order of popularity, 0 to 1 (the most popular)
 
-Numbers alone, no ids. Costs a few microseconds a request.
+Of /v1/recommend alone. Numbers, no ids. Costs a few microseconds a request.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Answers that were given -> the store's log of impressions, in the background.
 
 A click that names the answer's request id is counted for the variant and release that
-showed the item. What waits is bounded and dropped (and counted) beyond that: an answer never
-waits for its log line, and a store that is away fills no memory.
+showed the item, and apart where no model chose it (`fallback`). What waits is bounded and
+dropped (and counted) beyond that: an answer never waits for its log line, and a store that is
+away fills no memory.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Impressions:
                 user_id=user_id,
                 items=tuple(item.item_id for item in answer.items),
                 time=int(time.time()),
+                fallback=answer.fallback,
             )
         )
 

@@ -5,7 +5,8 @@ The four golden signals, of the service and of each stage:
     latency      recserve_request_seconds{route}, recserve_stage_seconds{stage}
     traffic      recserve_requests_total{route, status}, the count of the stage's seconds
     errors       status 5xx, recserve_fallback_total{cause}, recserve_stage_errors_total{stage}
-    saturation   recserve_inflight_requests of recserve_inflight_bound, recserve_waiting_rows
+    saturation   recserve_inflight_requests of recserve_inflight_bound, recserve_waiting_rows,
+                 recserve_stage_under_way{stage}; all of Python runs on one core
 
 docs/observability.md has every metric with its meaning.
 """

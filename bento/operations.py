@@ -1,18 +1,19 @@
 """The routes as a caller reads of them: what for, the body, the answer, examples of both.
 
 A route is one Operation here and one line in `bento/routes.py`. Examples of bodies are decoded
-by the tests, examples of answers are made of the answers' types: neither can drift.
+by the tests, examples of answers are made of the answers' types, and those of errors are provoked
+in a running service: none can drift. The errors of all routes are `bento/openapi.py`'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from bento.keys import ADMIN, EVENTS, RECOMMEND
+from bento.keys import ADMIN, EVENTS, METRICS, RECOMMEND
 from bento.schemas import (
     BlockedRequest,
     EventsRequest,
@@ -23,6 +24,8 @@ from bento.schemas import (
     UserRequest,
 )
 from client.api import (
+    ANSWERS,
+    SERVING,
     Answer,
     Because,
     BlockedItems,
@@ -35,11 +38,36 @@ from client.api import (
     Item,
     Reason,
     Served,
+    ServedVariant,
     Signal,
 )
+from recommender.contract import (
+    EXPLAINER,
+    RANKER,
+    RECOMMENDER_ONNX,
+    RECOMMENDER_TORCHSCRIPT,
+    SIMILAR_ITEMS,
+)
+from recommender.errors import NotFound, RecserveError, Unavailable
 from recommender.variants import DEFAULT
 
 JSON, TEXT = "application/json", "text/plain"
+EXAMPLE_ID = "8f14e45fceea167a"  # the request id of all examples
+ABOUT = {  # how the document begins
+    "openapi": "3.1.0",
+    "info": {
+        "title": "recserve",
+        "version": "1",
+        "description": "Recommendations from a model that Triton serves.",
+    },
+}
+
+
+class Told(NamedTuple):
+    """An error of a route."""
+
+    when: str
+    error: RecserveError | str  # a true one; a str: the text that BentoML answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,17 +80,17 @@ class Operation:
     body: type[msgspec.Struct] | None = None
     asked: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # examples, by name
     answer: type[msgspec.Struct] | None = None  # None: see `content`
-    answered: msgspec.Struct | None = None  # an example
+    answered: object = None  # an example
     content: str = JSON
     scope: str | None = None  # of the key, where keys are configured
-    errors: Mapping[str, str] = field(default_factory=dict)  # beside those that every route has
+    errors: Mapping[str, Told] = field(default_factory=dict)  # beside those that every route has
     tells: bool = True  # errors in the one shape; False: BentoML's own route
 
 
 def _answer(model: str, *items: Item, **more: Any) -> Answer:
     made: dict[str, Any] = {
         "release": 1, "model": model, "variant": DEFAULT, "fallback": False, "ignored": [],
-        "request_id": "8f14e45fceea167a", **more,
+        "request_id": EXAMPLE_ID, **more,
     }  # fmt: skip
     return Answer(items=list(items), **made)
 
@@ -80,7 +108,21 @@ WHY = Reason(
 EXPLAINED = msgspec.structs.replace(CONTACT, reason=WHY)
 PINNED = Item(item_id="50", rank=1, title="Star Wars", categories=["Sci-Fi"], pinned=True)
 
-STORE = {"503": "The event store is away, or there is none: nothing was kept."}
+MODELS = [RECOMMENDER_ONNX, RECOMMENDER_TORCHSCRIPT, SIMILAR_ITEMS, RANKER, EXPLAINER]
+TRIAL = ServedVariant(
+    name="trial", release=2, model=None, role="ab", share=10.0, state=SERVING, reason=None
+)
+
+NO_VARIANT = NotFound(
+    "there is no variant 'b' to ask", remedy="There is default.", field="variant", value="b"
+)
+NO_ITEM = NotFound("release 1 has no item 'unheard-of'", remedy="Name one of its 1682 items.",
+                   field="item_id", value="unheard-of")  # fmt: skip
+NO_STORE = Unavailable(
+    "this service keeps no events: it has no store",
+    remedy="Set RECSERVE_STORE to sqlite:///path or redis://host:port/db.",
+)
+STORE = {"503": Told("The event store is away, or there is none: nothing was kept.", NO_STORE)}
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
@@ -106,7 +148,8 @@ OPERATIONS: tuple[Operation, ...] = (
         answer=Answer,
         answered=_answer("recommender_onnx", PINNED, EXPLAINED),
         scope=RECOMMEND,
-        errors={"404": "There is no such variant, or its release has no such model."},
+        errors={"404": Told("There is no such variant, or its release has no such model.",
+                            NO_VARIANT)},
     ),
     Operation(
         path="/v1/similar",
@@ -119,7 +162,8 @@ OPERATIONS: tuple[Operation, ...] = (
         answer=Answer,
         answered=_answer("similar_items", CONTACT),
         scope=RECOMMEND,
-        errors={"404": "The release has no such item or no such model; there is no such variant."},
+        errors={"404": Told("The release has no such item or no such model; there is no such "
+                            "variant.", NO_ITEM)},
     ),
     Operation(
         path="/v1/rank",
@@ -132,7 +176,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answer=Answer,
         answered=_answer("ranker", TITANIC, CONTACT, ignored=["unheard-of"]),
         scope=RECOMMEND,
-        errors={"404": "There is no such variant, or its release has no ranker."},
+        errors={"404": Told("There is no such variant, or its release has no ranker.", NO_VARIANT)},
     ),
     Operation(
         path="/v1/popular",
@@ -158,7 +202,7 @@ OPERATIONS: tuple[Operation, ...] = (
                         "item_id": "258",
                         "event": "purchase",
                         "timestamp": 1790000000,
-                        "request_id": "8f14e45fceea167a",
+                        "request_id": EXAMPLE_ID,
                     }
                 ]
             },
@@ -188,7 +232,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=UserRequest,
         asked={"user": {"user_id": "196"}},
         answer=Forgotten,
-        answered=Forgotten(events=12),
+        answered=Forgotten(events=12, left=0),
         scope=ADMIN,
         errors=STORE,
     ),
@@ -204,9 +248,22 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         path="/v1/release",
-        summary="The release that answers now, and its variants.",
+        summary="The release that answers now, its variants, and whether Triton answers.",
         methods=("get", "post"),
         answer=Served,
+        answered=Served(
+            release=1,
+            family="deep",
+            models=MODELS,
+            created="2026-11-20T09:30:00+00:00",
+            variant=DEFAULT,
+            since=1790000000.0,
+            changed=1790000100.0,
+            triton=ANSWERS,
+            variants=[TRIAL],
+            recommenders=MODELS[:2],
+            example_users=["196", "22"],
+        ),
     ),
     Operation(
         path="/v1/categories",
@@ -217,22 +274,27 @@ OPERATIONS: tuple[Operation, ...] = (
         scope=RECOMMEND,
     ),
     Operation(path="/livez", summary="Is the process alive?", methods=("get",), content=TEXT,
-              tells=False),
+              answered="\n", tells=False),
     Operation(
         path="/readyz",
-        summary="Is the catalogue loaded, and has Triton answered for its release once?",
+        summary="Is the catalogue loaded, has Triton answered for its release once, and has the "
+        "store, if there is one, said what is blocked?",
         methods=("get",),
         content=TEXT,
-        errors={"503": "Not yet."},
+        answered="\n",
+        errors={"503": Told("Not yet.",
+                            "Service is not ready because .__is_ready__() returns False.")},
         tells=False,
     ),
     Operation(
         path="/metrics",
-        summary="Metrics in Prometheus' text format.",
+        summary="Metrics in Prometheus' text format, for anybody unless they are made private.",
         methods=("get",),
         content=TEXT,
-        errors={"401": "They are private, and no valid key was sent.",
-                "403": "They are private, and the key has not the scope `metrics`."},
+        answered="# HELP recserve_release Number of the release that serves.\n"
+        "# TYPE recserve_release gauge\n"
+        "recserve_release 1.0\n",
+        scope=METRICS,
     ),
-    Operation(path="/docs.json", summary="This description.", methods=("get",)),
+    Operation(path="/docs.json", summary="This description.", methods=("get",), answered=ABOUT),
 )  # fmt: skip

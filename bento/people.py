@@ -10,6 +10,7 @@ collected, trained on and are still in the store stand in both, and count once.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -34,7 +35,8 @@ NOBODY = Known()
 
 
 def known(release: Release, user_id: str | None, person: Person | None) -> Known:
-    """`person` is what the store knows, None where there is no store or it is away."""
+    """`person` is what the store knows, None where there is no store. Where it is away nobody is
+    known: an erased user's past in the release must not come back."""
     if user_id is None:
         return NOBODY
     row = release.users.row(user_id)
@@ -50,6 +52,38 @@ def known(release: Release, user_id: str | None, person: Person | None) -> Known
         later = trained.history.times > person.forgotten
         trained = Known(history=_part(trained.history, later))
     return replace(trained, history=_joined(trained.history, live(person.events, release)))
+
+
+class People:
+    """`known` of one release, put together once for as long as the store hands out the same
+    `Person`, as it does while nobody writes of the user (`bento/store/recent.py`)."""
+
+    def __init__(self, release: Release, most_events: int = 200_000) -> None:
+        self._release, self._most, self._events = release, most_events, 0
+        self._kept: OrderedDict[str, tuple[Person | None, Known]] = OrderedDict()
+
+    def known(self, user_id: str | None, person: Person | None) -> Known:
+        if user_id is None:
+            return NOBODY
+        if (kept := self._kept.get(user_id)) is not None and kept[0] is person:
+            self._kept.move_to_end(user_id)
+            return kept[1]
+        self._drop(user_id)
+        found = known(self._release, user_id, person)
+        self._kept[user_id] = (person, found)
+        self._events += _size(found)
+        while self._events > self._most:
+            self._drop(next(iter(self._kept)))
+        return found
+
+    def _drop(self, user_id: str) -> None:
+        if (kept := self._kept.pop(user_id, None)) is not None:
+            self._events -= _size(kept[1])
+
+
+def _size(known: Known) -> int:
+    """In events; one who has none takes room, too."""
+    return 8 + len(known.history)
 
 
 def until(history: History, time: int) -> History:

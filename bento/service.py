@@ -172,7 +172,7 @@ class Recserve:
             await METRICS.tracing.close()
 
     async def __is_ready__(self) -> bool:
-        return self.follower.current.ready
+        return self.follower.current.ready and self.memory.watch.ready
 
 
 Recserve.add_asgi_middleware(Ahead)  # type: ignore[attr-defined]

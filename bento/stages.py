@@ -3,19 +3,21 @@
     with metrics.stage(STORE):
         person = await store.person(...)
 
-Latency (`recserve_stage_seconds`), traffic (its count) and errors of a stage; what is saturated
-stands in `bento/metrics.py`. Knows nothing of what a stage does.
+Latency (`recserve_stage_seconds`), traffic (its count), errors and saturation (how many are in
+it) of a stage; what waits before it stands in `bento/metrics.py`. Knows nothing of what a stage
+does.
 """
 
 from __future__ import annotations
 
 from asyncio import CancelledError
 from contextlib import AbstractContextManager
+from functools import partial
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from bento.prometheus import CollectorRegistry, Counter, Histogram
+from bento.prometheus import CollectorRegistry, Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
     from bento.tracing import Tracing
@@ -43,25 +45,36 @@ class Stages:
             "recserve_stage_errors", "Passages that an error ended, lateness among them.",
             ["stage"], registry=registry,
         )  # fmt: skip
+        under_way = Gauge(
+            "recserve_stage_under_way", "Requests that are in a stage, or wait in it.",
+            ["stage"], registry=registry,
+        )  # fmt: skip
         # Looking labels up costs more than counting.
-        self._of = {name: (seconds.labels(name), errors.labels(name)) for name in STAGES}
+        self._of = {name: _Stage(seconds.labels(name), errors.labels(name)) for name in STAGES}
+        for name, stage in self._of.items():
+            under_way.labels(name).set_function(partial(getattr, stage, "under_way"))
 
     def __call__(self, name: str) -> AbstractContextManager[None]:
-        seconds, errors = self._of[name]
-        return _Passage(seconds, errors, None if self.tracing is None else self.tracing.stage(name))
+        return _Passage(self._of[name], None if self.tracing is None else self.tracing.stage(name))
+
+
+class _Stage:
+    __slots__ = ("errors", "seconds", "under_way")
+
+    def __init__(self, seconds: Histogram, errors: Counter) -> None:
+        self.seconds, self.errors, self.under_way = seconds, errors, 0
 
 
 class _Passage:
-    __slots__ = ("_began", "_errors", "_seconds", "_span")
+    __slots__ = ("_began", "_span", "_stage")
 
-    def __init__(
-        self, seconds: Histogram, errors: Counter, span: AbstractContextManager[object] | None
-    ) -> None:
-        self._seconds, self._errors, self._span = seconds, errors, span
+    def __init__(self, stage: _Stage, span: AbstractContextManager[object] | None) -> None:
+        self._stage, self._span = stage, span
 
     def __enter__(self) -> None:
         if self._span is not None:
             self._span.__enter__()
+        self._stage.under_way += 1
         self._began = perf_counter()
 
     def __exit__(
@@ -70,8 +83,9 @@ class _Passage:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._seconds.observe(perf_counter() - self._began)
+        self._stage.under_way -= 1
+        self._stage.seconds.observe(perf_counter() - self._began)
         if kind is not None and not issubclass(kind, CancelledError):  # a caller that has gone
-            self._errors.inc()
+            self._stage.errors.inc()
         if self._span is not None:
             self._span.__exit__(kind, error, trace)

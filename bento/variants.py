@@ -21,6 +21,8 @@ from bento.canary import Judge, Outcome
 from bento.metrics import VariantMetrics
 from bento.schemas import RankRequest, RecommendRequest, SimilarRequest
 from client.api import (
+    ANSWERS,
+    AWAY,
     SERVING,
     STARTING,
     STOPPED,
@@ -133,6 +135,7 @@ class Router:
             variant=DEFAULT,
             since=self._since,
             changed=self._changed,
+            triton=ANSWERS if self.default.triton_answers else AWAY,
             variants=[live.served() for live in self.variants],
             recommenders=list(release.recommenders),
             example_users=list(self.default.settings.example_users),

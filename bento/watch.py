@@ -1,8 +1,9 @@
 """What the store says of items, kept at hand: what is blocked, and what is wanted now.
 
 Asked again every PAUSE_S, so a block of another replica takes effect within a second; while
-the store is away the last answer stands. A `Standing` is the same in the indexes of one release.
-Knows no user and no request.
+the store is away the last answer stands. A worker that has just started waits for its first
+one, FIRST_S at most, before it calls itself ready. A `Standing` is the same in the indexes of
+one release. Knows no user and no request.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from recommender.release import Release
 log = logging.getLogger("bentoml.recserve")
 
 PAUSE_S = 0.5
+FIRST_S = 10.0  # what is blocked must not be shown; but a store that stays away must not end all
 TICK_S = 600  # votes are decayed to a moment of this grid: between events they stay as they are
 NOTHING = Blocked(frozenset(), 0)
 
@@ -35,6 +37,7 @@ class Watch:
 
     def __init__(self, store: Store | None, away: Gauge) -> None:
         self.blocked = NOTHING
+        self.ready = store is None
         self.trends: Mapping[str, float] = {}  # item id -> votes; a new mapping when they change
         self.readers: WeakSet[Standing] = WeakSet()  # trends of items they lack are not kept
         self.half_life_days = ActRules().half_life_days  # until a release serves: then its own
@@ -68,6 +71,7 @@ class Watch:
                 await self._task
 
     async def _run(self, store: Store) -> None:
+        patient = asyncio.get_running_loop().time() + FIRST_S
         while True:
             try:
                 await self.refresh(store)
@@ -78,8 +82,11 @@ class Watch:
             else:
                 if self._away:
                     log.info("the store answers again")
-                self._away = False
+                self._away, self.ready = False, True
             self._gauge.set(self._away)
+            if not self.ready and self._away and asyncio.get_running_loop().time() > patient:
+                log.warning("ready without the store: until it answers, no item is blocked")
+                self.ready = True
             await asyncio.sleep(PAUSE_S)
 
 

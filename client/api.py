@@ -7,7 +7,7 @@ from the other; the bodies mirror `bento/schemas.py`, field by field. Knows no H
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Required, TypedDict
+from typing import Any, Final, Literal, Required, TypedDict
 
 import msgspec
 
@@ -76,6 +76,8 @@ class ServedVariant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 STARTING, SERVING, STOPPED = "starting", "serving", "stopped"
+ANSWERS: Final = "answers"
+AWAY: Final = "away"
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +89,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     created: str | None  # ISO 8601
     variant: str
     since: float  # unix seconds: answers with this release from then on
+    triton: Literal["answers", "away"]  # for this release, as far as requests have shown
     changed: float = 0.0  # unix seconds: neither this nor which variants there are changed since
     variants: list[ServedVariant] = []
     recommenders: list[str] = []  # of `models`, those that /v1/recommend takes
@@ -132,9 +135,10 @@ class HistoryAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
-    """A user was erased."""
+    """A user was erased, and the store was asked again."""
 
     events: int  # that were erased
+    left: int  # that the store still had afterwards: 0, or what came in meanwhile
 
 
 class BlockedItems(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ import pytest
 import toy
 import yaml
 from bento_process import ROOT, Service, bentoml_serve, write_release
-from manifests import K8S, named
+from manifests import EVERYWHERE, K8S, named
 from ports import free_ports
 
 from bento import keys
@@ -237,11 +237,13 @@ def test_every_setting_of_the_page_is_one_and_none_is_missing() -> None:
         assert (ROOT / "docs" / link).exists(), link
 
 
-def test_the_component_with_the_keys_makes_a_valid_deployment() -> None:
+@pytest.mark.parametrize("name", ["bento", "bento-trial"])
+def test_the_component_with_the_keys_makes_a_valid_deployment(name: str) -> None:
     component = yaml.safe_load((K8S / "optional" / "keys" / "kustomization.yaml").read_text())
     assert component["kind"] == "Component"
     (patch,) = component["patches"]
-    deployment = copy.deepcopy(named(patch["target"]["kind"], patch["target"]["name"]))
+    assert re.fullmatch(patch["target"]["name"], name)
+    deployment = copy.deepcopy(named(patch["target"]["kind"], name, EVERYWHERE))
     for change in yaml.safe_load(patch["patch"]):
         assert change["op"] == "add"
         *path, last = change["path"].removeprefix("/").split("/")

@@ -1,4 +1,5 @@
-"""docs/api.md: its commands and its Python run as written, its JSON and its figures hold."""
+"""docs/api.md: its commands, its Python and its JavaScript run as written, its JSON and its
+figures hold."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import msgspec
 from served import Stack
 
 from bento.operations import OPERATIONS
-from client.api import Answer, Refusal
+from client.api import Answer, Refusal, Served
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "api.md").read_text()
@@ -32,7 +33,9 @@ def test_every_command_is_answered_with_items(stack: Stack) -> None:
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
         answer = json.loads(done.stdout)
         assert "error" not in answer, line
-        if not line.endswith("/v1/release"):
+        if line.endswith("/v1/release"):
+            assert answer["triton"] == "answers"
+        else:
             assert answer["items"], line
             assert "notes" not in answer and not answer["ignored"], line
 
@@ -48,9 +51,32 @@ def test_the_python_runs_and_prints_reasons(stack: Stack) -> None:
     assert len(lines) == 4 and lines[0].startswith("1 ") and lines[3].startswith("[Item(")
 
 
+def test_the_javascript_resolves_to_items_and_rejects_with_the_remedy(stack: Stack) -> None:
+    (code,) = blocks("js")
+    (call,) = re.findall(r"`(recommend\(.*?\))` resolves to the items", PAGE)
+    assert 'url = ""' in code  # a page asks where it came from; node came from nowhere
+    code = code.replace('url = ""', f'url = "{stack.url}"')
+    code += f"""
+    console.log(JSON.stringify(await {call}));
+    console.log(JSON.stringify(await recommend({{ n: 2 }}, {{ key: "nobody-asks-for-it" }})));
+    await recommend({{ n: 0 }}).catch((error) => console.log(error.message));
+    """
+    done = subprocess.run(
+        ["node", "--input-type=module", "-e", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    items, others, refused = done.stdout.splitlines()
+    assert [item["rank"] for item in json.loads(items)] == [1, 2, 3, 4, 5]
+    assert len(json.loads(others)) == 2
+    assert re.fullmatch(r"n is 0\. Send a whole number from 1 to \d+\.", refused)
+
+
 def test_the_json_is_of_the_types_of_the_api() -> None:
-    answer, refusal = blocks("json")
+    answer, release, refusal = blocks("json")
     assert msgspec.json.decode(answer, type=Answer).items[0].title == "Titanic"
+    (shown,) = (one.answered for one in OPERATIONS if one.path == "/v1/release")
+    assert msgspec.json.decode(release, type=Served) == shown
+    assert json.loads(release) == msgspec.to_builtins(shown)  # no field is left out
     assert msgspec.json.decode(refusal, type=Refusal).error.field == "diversity"
 
 

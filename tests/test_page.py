@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from bento_process import wait_until
 from browser import PHONE, Watched, chromium, watched
 from playwright.sync_api import Browser, expect
 from served import Stack
@@ -159,6 +162,31 @@ def test_two_models_of_a_release_stand_side_by_side(page: Watched) -> None:
     with page.answered():
         page.page.get_by_label("beside").select_option("nothing")
     expect(page.page.locator(".list")).to_have_count(1)
+
+
+def test_two_variants_stand_side_by_side(page: Watched, stack: Stack) -> None:
+    def variants(*words: str) -> None:
+        command = [sys.executable, "-m", "serving.cli", "variants", *words]
+        subprocess.run([*command, "--repository", str(stack.repository)], check=True)
+
+    def serving() -> bool:
+        found = page.page.request.get(f"{stack.url}/v1/release").json()["variants"]
+        return [(one["name"], one["state"]) for one in found] == [("b", "serving")]
+
+    variants("add", "b", "--release", "1", "--model", "recommender_torchscript", "--share", "1")
+    try:
+        wait_until(serving)
+        page.open()
+        page.ask_for(USER)
+        for place, variant in (("right", "b"), ("left", "default")):
+            with page.answered():
+                page.page.locator(f"#{place}").select_option(f"variant {variant}")
+        about = page.page.locator(".about")
+        expect(about).to_have_count(2)
+        expect(about.nth(0)).to_contain_text("variant default")
+        expect(about.nth(1)).to_contain_text("variant b")
+    finally:
+        variants("remove", "b")
 
 
 def test_more_items_follow_the_first_ones(page: Watched) -> None:

@@ -9,7 +9,7 @@ import pytest
 import toy
 from bento_process import CLOCK, write_release
 
-from bento.people import known, live
+from bento.people import People, known, live
 from bento.preprocess import question
 from bento.schemas import Context, RecommendRequest
 from bento.store import Event, Person
@@ -106,3 +106,26 @@ def test_what_came_after_the_moment_that_is_asked_for_is_neither_read_nor_seen(
     assert asked(NOW) == ([*range(1, 11), 50], [*range(1, 11), 50])
     assert asked(CLOCK - 8) == ([1, 2, 3], [1, 2, 3])
     assert asked(1) == ([], [])
+
+
+def test_a_user_is_put_together_anew_when_the_store_says_something_new(release: Release) -> None:
+    people, before, after = People(release), person(event("i50", NOW)), person(event("i60", NOW))
+    first = people.known("reader", before)
+    assert people.known("reader", before) is first
+    assert people.known("reader", after).history.items.tolist()[-1] == 60
+    assert people.known("reader", person(forgotten=NOW)).history.items.tolist() == []
+    assert people.known("reader", before).history.items.tolist()[-1] == 50
+    assert people.known("stranger", before).history.items.tolist() == [50]
+    assert people.known(None, None).history.items.tolist() == []
+
+
+def test_of_too_many_users_those_not_asked_for_lately_are_put_together_again(
+    release: Release,
+) -> None:
+    people, one = People(release, most_events=50), person(event("i50", NOW))
+    first, second = people.known("reader", one), people.known("other", one)
+    people.known("reader", one)
+    for number in range(3):
+        people.known(f"user-{number}", one)
+    assert people.known("reader", one) is first
+    assert people.known("other", one) is not second

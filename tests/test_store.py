@@ -232,13 +232,52 @@ def test_clicks_are_attributed_by_request_or_by_user_and_item_within_the_hour(ur
             ]
             await store.add(clicks, weights=WEIGHTS)
             assert await store.click_through(since=now - DAY) == [
-                Clicks(variant="a", release=2, answers=2, impressions=5, clicks=2),
-                Clicks(variant="b", release=2, answers=1, impressions=1, clicks=1),
+                clicks_of("a", answers=2, impressions=5, clicks=2),
+                clicks_of("b", answers=1, impressions=1, clicks=1),
             ]
             assert (await store.click_through(since=now - DAY))[0].ctr == pytest.approx(0.4)
             assert await store.forget("ann", now=now + 10_000) == 5
             assert await store.click_through(since=0) == [
-                Clicks(variant="a", release=2, answers=1, impressions=2, clicks=1)
+                clicks_of("a", answers=1, impressions=2, clicks=1)
+            ]
+
+    asyncio.run(act())
+
+
+def clicks_of(variant: str, *, fallback: bool = False, **counts: int) -> Clicks:
+    return Clicks(variant=variant, release=2, fallback=fallback, **counts)
+
+
+def test_fallbacks_of_a_variant_are_counted_apart_from_what_its_models_showed(url: str) -> None:
+    now = int(time.time()) - 600
+
+    async def act() -> None:
+        async with opened(url) as store:
+            of_models = [
+                Impression(request_id=f"r{i}", variant="ab"[i % 2], release=2, user_id=f"u{i}",
+                           items=("i1", "i2"), time=now)
+                for i in range(4)
+            ]  # fmt: skip
+            away = [
+                msgspec.structs.replace(
+                    shown, request_id=f"away-{shown.request_id}", time=now + 60, fallback=True
+                )
+                for shown in of_models[:3]
+            ]
+            await store.impressions([*away, *of_models])
+            clicks = [
+                event(1, "u0", at=now + 30),  # by user and item: before the outage
+                event(2, "u0", "i2", at=now + 90),  # in it
+                event(3, "u1", at=now + 90, request="r1"),  # by request: before it
+                event(4, "u1", at=now + 95, request="away-r1"),
+                event(5, "u2", at=now + 90),
+            ]
+            await store.add(clicks, weights=WEIGHTS)
+            assert await store.click_through(since=0) == [
+                clicks_of("a", answers=2, impressions=4, clicks=1),
+                clicks_of("a", fallback=True, answers=2, impressions=4, clicks=2),
+                clicks_of("b", answers=2, impressions=4, clicks=1),
+                clicks_of("b", fallback=True, answers=1, impressions=2, clicks=1),
             ]
 
     asyncio.run(act())

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
 from data_folders import events as rows
@@ -147,7 +148,8 @@ def test_a_backup_restores_all_there_was(url: str, tmp_path: Path) -> None:
             await store.block(add=["x"], remove=[])
             shown = Impression(request_id="r", variant="a", release=1, user_id="u0",
                                items=("i1",), time=now - 60)  # fmt: skip
-            await store.impressions([shown])
+            away = msgspec.structs.replace(shown, request_id="away", fallback=True)
+            await store.impressions([shown, away])
             await store.trends(now=now, half_life_days=3)
             done = recserve("backup", "all.backup", "--store", url, cwd=tmp_path)  # a live store
             assert (done.returncode, done.stderr) == (0, "")
@@ -289,12 +291,13 @@ def test_a_backup_of_a_newer_recserve_changes_nothing(
 
     import redis
 
+    version = 99
     fill(url, [event(1)])
     made = tmp_path / "all.backup"
     if url == server.url:
         with redis.Redis.from_url(url) as client:
             identity = client.get("recserve:schema")
-            client.set("recserve:schema", b"2 00")
+            client.set("recserve:schema", f"{version} 00")
             content = {key: client.dump(key) for key in client.scan_iter("recserve:*")}
             client.set("recserve:schema", identity)
         from bento.store import copies, redis_copy
@@ -313,11 +316,11 @@ def test_a_backup_of_a_newer_recserve_changes_nothing(
         with copies.opened(made, "sqlite") as copy:
             newer.write_bytes(copy.read(1 << 30))
         with sqlite3.connect(newer) as db:
-            db.execute("PRAGMA user_version = 2")
+            db.execute(f"PRAGMA user_version = {version}")
         db.close()
         copies.write(made, "sqlite", lambda out: out.write(newer.read_bytes()))
     before = state(url)
-    with pytest.raises(RecserveError, match="version 2"):
+    with pytest.raises(RecserveError, match=f"version {version}"):
         restore(url, made, force=True)
     assert state(url) == before
 
@@ -333,22 +336,37 @@ def test_click_through_is_a_table_or_json(url: str, tmp_path: Path) -> None:
             await store.impressions(
                 [
                     Impression(request_id=f"r{i}", variant="ab"[i % 2], release=1,
-                               user_id=f"u{i}", items=("i1", "i2"), time=now - 100)
+                               user_id=f"u{i}", items=("i1", "i2"), time=now - 100,
+                               fallback=i >= 8)
                     for i in range(10)
                 ]
             )  # fmt: skip
-            await store.add([event(i, f"u{i}", at=now - 50) for i in range(3)], weights=WEIGHTS)
+            clicked = [event(i, f"u{i}", at=now - 50) for i in (0, 1, 2, 9)]
+            await store.add(clicked, weights=WEIGHTS)
+
+    def row(variant: str, fallback: bool, *counts: float) -> dict[str, object]:
+        names = ("answers", "impressions", "clicks", "ctr")
+        return {"release": 1, "variant": variant, "fallback": fallback} | dict(
+            zip(names, counts, strict=True)
+        )
 
     asyncio.run(prepare())
     done = recserve("click-through", "--store", url, "--json", cwd=tmp_path)
     assert json.loads(done.stdout) == [
-        {"release": 1, "variant": "a", "answers": 5, "impressions": 10, "clicks": 2, "ctr": 0.2},
-        {"release": 1, "variant": "b", "answers": 5, "impressions": 10, "clicks": 1, "ctr": 0.1},
+        row("a", False, 4, 8, 2, 0.25),
+        row("a", True, 1, 2, 0, 0.0),
+        row("b", False, 4, 8, 1, 0.125),
+        row("b", True, 1, 2, 1, 0.5),
     ]
     done = recserve("click-through", "--store", url, "--days", "1", cwd=tmp_path)
-    assert "20.00%" in done.stdout
+    assert [line.split() for line in done.stdout.splitlines()[1:]] == [
+        ["1", "a", "no", "4", "8", "2", "25.00%"],
+        ["1", "a", "yes", "1", "2", "0", "0.00%"],
+        ["1", "b", "no", "4", "8", "1", "12.50%"],
+        ["1", "b", "yes", "1", "2", "1", "50.00%"],
+    ]
     done = recserve("click-through", "--store", url, "--days", "0.01", "--json", cwd=tmp_path)
-    assert len(json.loads(done.stdout)) == 2
+    assert len(json.loads(done.stdout)) == 4
 
 
 def test_a_store_that_is_not_there_is_one_line(tmp_path: Path) -> None:

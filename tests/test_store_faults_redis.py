@@ -16,7 +16,7 @@ from scale import often
 from store_writer import batch
 from stores import NOW, WEIGHTS, RedisServer, event, opened, redis_server
 
-from bento.store import Counted, Keep, connect, reading
+from bento.store import Clicks, Counted, Keep, connect, reading
 from recommender.errors import MachineError, Unavailable
 
 
@@ -130,3 +130,25 @@ def test_a_redis_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         for opening in (connect, lambda url: reading(url).__enter__()):
             with pytest.raises(MachineError, match=r"version 2.*the recserve that wrote it"):
                 opening(server.url)
+
+
+def test_what_was_shown_before_fallbacks_were_kept_apart_is_still_counted(tmp_path: Path) -> None:
+    now = int(time.time())
+    record = (
+        b'{"request_id":"r","variant":"a","release":1,"user_id":"ann","items":["i1"],"time":%d}'
+    )
+
+    async def act(server: RedisServer) -> None:
+        async with opened(server.url) as store:
+            await store.add([event(1, at=now - 5)], weights=WEIGHTS)
+            with redis.Redis(port=server.port) as client:
+                client.set("recserve:shown:r", record % (now - 60), ex=9999)
+                client.zadd("recserve:answers:ann", {"r": now - 60})
+            assert await store.click_through(since=0) == [
+                Clicks(variant="a", release=1, fallback=False, answers=1, impressions=1, clicks=1)
+            ]
+            await store.forget("ann", now=now)
+            assert await store.click_through(since=0) == []
+
+    with redis_server(tmp_path) as server:
+        asyncio.run(act(server))

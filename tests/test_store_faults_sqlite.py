@@ -8,6 +8,7 @@ import random
 import sqlite3
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from scale import often
 from store_writer import batch, writer
 from stores import NOW, PATIENT_S, WEIGHTS, event, opened
 
-from bento.store import Counted, connect, reading
+from bento.store import Clicks, Counted, Impression, backup, connect, reading, restore
 from bento.store import sqlite_file as file
 from recommender.errors import MachineError, Unavailable
 
@@ -179,7 +180,8 @@ def test_an_older_store_is_brought_up_to_date_whole_or_not_at_all(
         return found
 
     asyncio.run(write())
-    assert version() == 1
+    current = len(file.UPGRADES)
+    assert version() == current
     broken = "CREATE TABLE later (a); CREATE TABLE later (a)"
     monkeypatch.setattr(file, "UPGRADES", (*file.UPGRADES, broken))
     with pytest.raises(MachineError, match="Start the service once"), reading(url):
@@ -188,7 +190,51 @@ def test_an_older_store_is_brought_up_to_date_whole_or_not_at_all(
     with pytest.raises(Unavailable):
         asyncio.run(store.ping())
     asyncio.run(store.close())
-    assert version() == 1
-    monkeypatch.setattr(file, "UPGRADES", (*file.UPGRADES[:1], "CREATE TABLE later (a)"))
+    assert version() == current
+    monkeypatch.setattr(file, "UPGRADES", (*file.UPGRADES[:current], "CREATE TABLE later (a)"))
     asyncio.run(read())
-    assert version() == 2
+    assert version() == current + 1
+
+
+def test_what_a_store_of_version_1_showed_is_counted_once_it_is_opened_or_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, now = tmp_path / "events.db", int(time.time())
+    with monkeypatch.context() as then:
+        then.setattr(file, "UPGRADES", file.UPGRADES[:1])
+        with closing(file.open_writer(path, create=True)) as db:
+            db.executemany(
+                "INSERT INTO impressions VALUES (?, ?, ?, ?, ?, ?)",
+                [(f"r{i}", "ab"[i % 2], 3, f"u{i}", '["i1","i2"]', now - 60) for i in range(10)],
+            )
+            db.execute(
+                "INSERT INTO events VALUES (1, 'u0', 'e1', 'i1', 'view', ?, NULL, 1.0, 1.0)",
+                (now - 30,),
+            )
+            db.execute("INSERT INTO users VALUES ('u0', 1, NULL)")
+            assert file.version_of(db) == 1
+        made = tmp_path / "old.backup"
+        backup(f"sqlite:///{path}", made)
+    old = [
+        Clicks(variant="a", release=3, fallback=False, answers=5, impressions=10, clicks=1),
+        Clicks(variant="b", release=3, fallback=False, answers=5, impressions=10, clicks=0),
+    ]
+    with pytest.raises(MachineError, match="Start the service once"), reading(f"sqlite:///{path}"):
+        pass
+
+    async def go_on(url: str) -> None:
+        async with opened(url) as store:
+            assert await store.click_through(since=0) == old
+            away = Impression(request_id="away", variant="a", release=3, user_id="u0",
+                              items=("i1",), time=now - 10, fallback=True)  # fmt: skip
+            await store.impressions([away])
+            assert (await store.person("u0", limit=9)).events[0].event_id == "e1"
+            new = Clicks(variant="a", release=3, fallback=True, answers=1, impressions=1, clicks=0)
+            assert await store.click_through(since=0) == [old[0], new, old[1]]
+
+    asyncio.run(go_on(f"sqlite:///{path}"))
+    elsewhere = f"sqlite:///{tmp_path}/elsewhere/events.db"
+    assert restore(elsewhere, made) == 1
+    with reading(elsewhere) as reader:
+        assert reader.click_through(since=0) == old
+    asyncio.run(go_on(elsewhere))

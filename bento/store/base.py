@@ -53,13 +53,16 @@ class Impression(msgspec.Struct, frozen=True, kw_only=True):
     user_id: str | None
     items: tuple[str, ...]  # in the order shown
     time: int  # unix seconds
+    fallback: bool = False  # popular items, because no model answered
 
 
 class Clicks(msgspec.Struct, frozen=True, kw_only=True):
-    """What one variant of one release showed, and what came of it."""
+    """What one variant of one release showed, and what came of it. Its fallbacks, which say
+    nothing about its models, are counted apart."""
 
     variant: str
     release: int
+    fallback: bool
     answers: int
     impressions: int  # items shown, over all answers
     clicks: int  # of those, acted on

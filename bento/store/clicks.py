@@ -1,4 +1,4 @@
-"""Impressions and events -> click-through by variant and release.
+"""Impressions and events -> click-through by variant and release, fallbacks apart.
 
 An event belongs to the answer whose request id it names, or else to the newest answer of the
 hour before it that showed its user this item. A shown item counts as clicked once. Holds all
@@ -17,7 +17,7 @@ WINDOW = 3600  # seconds
 
 
 def click_through(shown: Iterable[Impression], acts: Iterable[Event]) -> list[Clicks]:
-    """Sorted by release, then variant. `acts`: events that count as a click."""
+    """Sorted by release, then variant, fallbacks last. `acts`: events that count as a click."""
     answers = sorted(shown, key=lambda answer: answer.time)
     by_request = {answer.request_id: place for place, answer in enumerate(answers)}
     of_user: dict[str, list[int]] = defaultdict(list)  # places, hence by time
@@ -39,18 +39,24 @@ def click_through(shown: Iterable[Impression], acts: Iterable[Event]) -> list[Cl
         return None
 
     clicked = {(found, act.item_id) for act in acts if (found := answer_of(act)) is not None}
-    counts: dict[tuple[int, str], Counter[str]] = defaultdict(Counter)
+    counts: dict[tuple[int, str, bool], Counter[str]] = defaultdict(Counter)
     for answer in answers:
-        counts[answer.release, answer.variant].update(answers=1, impressions=len(answer.items))
+        counts[_row(answer)].update(answers=1, impressions=len(answer.items))
     for place, _ in clicked:
-        counts[answers[place].release, answers[place].variant]["clicks"] += 1
+        counts[_row(answers[place])]["clicks"] += 1
     return [
         Clicks(
             variant=variant,
             release=release,
+            fallback=fallback,
             answers=count["answers"],
             impressions=count["impressions"],
             clicks=count["clicks"],
         )
-        for (release, variant), count in sorted(counts.items())
+        for (release, variant, fallback), count in sorted(counts.items())
     ]
+
+
+def _row(answer: Impression) -> tuple[int, str, bool]:
+    """What an answer is counted under, in the order of the report."""
+    return answer.release, answer.variant, answer.fallback

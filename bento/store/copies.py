@@ -48,7 +48,7 @@ class Out:
 
 
 def write(path: Path, kind: str, fill: Callable[[Out], None]) -> str:
-    """Replace `path` by a backup that `fill` writes; its checksum."""
+    """Replace `path` by a backup that `fill` writes, once it could be read back; its checksum."""
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         handle = os.open(unfinished, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
@@ -60,7 +60,8 @@ def write(path: Path, kind: str, fill: Callable[[Out], None]) -> str:
             file.write(checksum.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(path)
+        with opened(unfinished, kind):
+            unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
     return checksum

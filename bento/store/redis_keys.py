@@ -26,6 +26,8 @@ from bento.store.base import Event
 from recommender.errors import BadInput, MachineError, Unavailable
 
 PREFIX = "recserve:"
+# Of the keys and what is in them. A record that gains a field with a default needs no other: it is
+# read where it lacks the field, and a service that does not know the field passes over it.
 SCHEMA = 1
 _LUA = Path(__file__).with_name("lua")
 _EVENT = msgspec.json.Decoder(Event)

@@ -59,6 +59,8 @@ UPGRADES: tuple[str, ...] = (
     CREATE INDEX shown_to ON impressions (user_id) WHERE user_id IS NOT NULL;
     CREATE INDEX shown_at ON impressions (time);
     """,
+    # Of what was shown before, nobody knows any more: it counts as a model's.
+    "ALTER TABLE impressions ADD COLUMN fallback INTEGER NOT NULL DEFAULT 0",
 )
 HALF_LIFE_DAYS = 30.0  # until trends are asked for with another
 BUSY_MS = 1_000  # to wait for a reader that stands in the way

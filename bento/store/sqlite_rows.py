@@ -28,6 +28,7 @@ from bento.store.base import (
 from bento.store.clicks import click_through as clicks_of
 
 COLUMNS = "event_id, user_id, item_id, event, time, request_id"
+SHOWN = "request_id, variant, release, user_id, items, time, fallback"
 
 
 def add(
@@ -155,26 +156,26 @@ def block(db: sqlite3.Connection, add: Sequence[str], remove: Sequence[str]) -> 
 
 def show(db: sqlite3.Connection, shown: Iterable[Impression], keep: Keep) -> None:
     """Keep impressions, and drop those whose time is over."""
-    for answer in shown:
-        if answer.user_id is not None:
-            erased = erasure(db, answer.user_id)
-            if erased is not None and answer.time <= erased:
-                continue
-        items = msgspec.json.encode(answer.items).decode()
-        db.execute(
-            "INSERT OR IGNORE INTO impressions VALUES (?, ?, ?, ?, ?, ?)",
-            (answer.request_id, answer.variant, answer.release, answer.user_id, items, answer.time),
-        )
+    # A hash for each user costs the writer, hence the whole service, more than all else here.
+    if _one(db, "SELECT 1 FROM erasures LIMIT 1") is not None:
+        shown = [answer for answer in shown if not _erased_since(db, answer)]
+    db.executemany(
+        f"INSERT OR IGNORE INTO impressions ({SHOWN}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [(answer.request_id, answer.variant, answer.release, answer.user_id,
+          msgspec.json.encode(answer.items).decode(), answer.time, answer.fallback)
+         for answer in shown],
+    )  # fmt: skip
     oldest = int(time.time()) - keep.impression_days * DAY
     db.execute("DELETE FROM impressions WHERE time < ?", (oldest,))
 
 
+def _erased_since(db: sqlite3.Connection, answer: Impression) -> bool:
+    erased = None if answer.user_id is None else erasure(db, answer.user_id)
+    return erased is not None and answer.time <= erased
+
+
 def click_through(db: sqlite3.Connection, since: int) -> list[Clicks]:
-    shown = db.execute(
-        "SELECT request_id, variant, release, user_id, items, time FROM impressions "
-        "WHERE time >= ?",
-        (since,),
-    )
+    shown = db.execute(f"SELECT {SHOWN} FROM impressions WHERE time >= ?", (since,))
     acts = db.execute(
         f"SELECT {COLUMNS} FROM events WHERE time >= ? AND weight > 0 ORDER BY seq", (since,)
     )
@@ -215,8 +216,8 @@ def _event(row: tuple[str, str, str, str, int, str | None]) -> Event:
                  timestamp=moment, request_id=request)  # fmt: skip
 
 
-def _impression(row: tuple[str, str, int, str | None, str, int]) -> Impression:
-    request, variant, release, user, items, moment = row
+def _impression(row: tuple[str, str, int, str | None, str, int, int]) -> Impression:
+    request, variant, release, user, items, moment, fallback = row
     return Impression(request_id=request, variant=variant, release=release, user_id=user,
                       items=msgspec.json.decode(items, type=tuple[str, ...]),
-                      time=moment)  # fmt: skip
+                      time=moment, fallback=bool(fallback))  # fmt: skip

@@ -81,6 +81,8 @@ def click_through(
 ) -> None:
     """Say how often what was shown was acted on, by variant and release.
 
+    Answers of popular items that were given because no model answered are rows of their own.
+
     Example: recserve click-through --days 7
     """
     from json import dumps
@@ -94,8 +96,9 @@ def click_through(
         found = reader.click_through(since=int(time.time() - days * 86_400))
     if json:
         rows = [
-            {"release": c.release, "variant": c.variant, "answers": c.answers,
-             "impressions": c.impressions, "clicks": c.clicks, "ctr": c.ctr}
+            {"release": c.release, "variant": c.variant, "fallback": c.fallback,
+             "answers": c.answers, "impressions": c.impressions, "clicks": c.clicks,
+             "ctr": c.ctr}
             for c in found
         ]  # fmt: skip
         typer.echo(dumps(rows, indent=2))
@@ -103,8 +106,9 @@ def click_through(
     if not found:
         typer.echo(f"nothing was shown in the last {days:g} days")
         return
-    table = Table("release", "variant", "answers", "items shown", "clicks", "CTR", box=None)
+    table = Table("release", "variant", "fallback", "answers", "items shown", "clicks", "CTR",
+                  box=None)  # fmt: skip
     for c in found:
-        table.add_row(str(c.release), c.variant, f"{c.answers:,}", f"{c.impressions:,}",
-                      f"{c.clicks:,}", f"{c.ctr:.2%}")  # fmt: skip
+        table.add_row(str(c.release), c.variant, "yes" if c.fallback else "no", f"{c.answers:,}",
+                      f"{c.impressions:,}", f"{c.clicks:,}", f"{c.ctr:.2%}")  # fmt: skip
     Console().print(table)
