@@ -42,9 +42,9 @@ from recommender.models.mix import NEXT_ITEM
 from recommender.models.parts import EncoderAlone
 from recommender.users import Users
 
-_CELLS = 40_000_000  # queries x items of a mixer's epoch: keeps its time within minutes
+CELLS = 40_000_000  # queries x items of a mixer's epoch: keeps its time within minutes
 _HELD_OUT = 3000  # next-item queries that early stopping asks, at most
-_MANY = 4_000  # items from which on signals are fitted at fewer moments: EASE's inverse is cubic
+MANY = 4_000  # items from which on signals are fitted at fewer moments: EASE's inverse is cubic
 _STRANGERS = 1000  # users who ask with their history hidden, at most
 
 
@@ -169,7 +169,7 @@ def moments_of(encoders: Encoders, users: Users) -> tuple[list[Moment], list[flo
     blueprint = encoders.blueprint
     recipe, config = blueprint.config, blueprint.config.mixer
     rest, queries = _held_out(blueprint, users)
-    queries = thinned(queries, min(config.queries, _CELLS // blueprint.items))
+    queries = thinned(queries, min(config.queries, CELLS // blueprint.items))
     asked = thinned(queries, _HELD_OUT)
 
     def score(encoder: Encoder) -> float:
@@ -182,7 +182,7 @@ def moments_of(encoders: Encoders, users: Users) -> tuple[list[Moment], list[flo
     found = [Moment(encoder=searched, users=rest, queries=queries)]
     parts = []
     if blueprint.time_kind == REAL:
-        count = config.cuts if blueprint.items <= _MANY else min(3, config.cuts)
+        count = config.cuts if blueprint.items <= MANY else min(3, config.cuts)
         parts = cuts(users, count, repurchase=blueprint.repurchase)
     encoder, every = None, -(-len(parts) // max(1, config.cut_encoders))
     for number, (known, wanted) in enumerate(parts):

@@ -4,13 +4,14 @@ the test queries, report with 95% intervals.
     REPORT_DIR/PROTOCOL.json             every figure
     REPORT_DIR/PROTOCOL.html             the same as a page, with plots
     REPORT_DIR/runs/PROTOCOL-MODEL/      every run: export, batch and serve take it
+                                         (PROTOCOL-DRAW-MODEL of a --draw: other rows)
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from recommender.metrics import paired_bootstrap
 from recommender.models.learn import Progress, silent
 from recommender.models.parts import parts
 from recommender.report import leaks
+from recommender.report.command import REPORTS, Source, again
 from recommender.report.measure import Study, measure
 from recommender.report.page import page
 from recommender.runs import Run
@@ -56,10 +58,12 @@ class Report:
     config: Mapping[str, Any]
     judged: Mapping[str, Judged]  # what the figures are of
     groups: Mapping[str, Array]  # rows of the queries
+    command: str | None = None  # that makes it again; None of what a server answered
 
     def to_json(self) -> dict[str, Any]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: v for name, v in values.items() if name not in ("judged", "groups")}
+        kept = values.keys() - {"judged", "groups"}
+        return {name: v for name, v in values.items() if name in kept and v is not None}
 
 
 def evaluate(
@@ -70,6 +74,7 @@ def evaluate(
     families: Sequence[str],
     runs: Sequence[Run] = (),
     config: Config,
+    source: Source | None = None,
     draw: int = 0,
     resume: bool = False,
     progress: Progress = silent,
@@ -77,9 +82,9 @@ def evaluate(
     """Train and judge every family of `families`, the first being the one others are compared to,
     and judge `runs` beside them: those of adapted models. A deep model's parts are judged too.
 
-    `draw` says which items cold-items hides. Runs already finished there are taken with `resume`,
-    if data and recipe are the same; raises RunError otherwise. Raises DataError where the split
-    lets the future in.
+    `source` is for the command that the report shows. `draw` says which items cold-items hides.
+    Runs already finished there are taken with `resume`, if data and recipe are the same; raises
+    RunError otherwise. Raises DataError where the split lets the future in.
     """
     for family in families:
         check_family(family)
@@ -94,13 +99,17 @@ def evaluate(
     groups = groups_of(protocol, split)
     new = hidden_items(dataset.users, split) if protocol == COLD_ITEMS else None
     candidates = len(dataset.catalogue if new is None else new)
+    source = source or Source(runs=("RUN",) * len(runs))
+    rows = f"{protocol}-{draw}" if draw else protocol  # trained on: another draw, other runs
+    folders = {family: f"{REPORTS}/runs/{rows}-{family}" for family in families}
+    folders |= dict(zip(names[len(families) :], source.runs, strict=True))
     judged: dict[str, Judged] = {}
     answers: dict[str, Array] = {}
     training: dict[str, Mapping[str, Any]] = {}
     trained = (
         train(
             dataset,
-            out / "runs" / f"{protocol}-{family}",
+            out / "runs" / f"{rows}-{family}",
             users=split.train_valid,
             family=family,
             config=config,
@@ -122,7 +131,10 @@ def evaluate(
         training[run.blueprint.family] = run.details
     if new is not None:
         judged[CHANCE] = chance(split.test, candidates)
-    report = compared(protocol, groups, judged, dataset.digest, to_json(config))
+    report = replace(
+        compared(protocol, groups, judged, dataset.digest, to_json(config)),
+        command=again(protocol, families, config, source, draw=draw),
+    )
     study = Study(
         protocol=protocol,
         queries=report.queries,
@@ -133,15 +145,24 @@ def evaluate(
             answers, split.test, train=split.train_valid, catalogue=dataset.catalogue, groups=groups
         ),
         training=training,
+        runs=folders,
         leaks=findings,
         data=report.data,
         config=report.config,
+        command=report.command or "",
+        ablation=_ablation(protocol, config, source, draw),
     )
     out.mkdir(parents=True, exist_ok=True)
     content = {**asdict(study), **report.to_json(), "draw": draw}
     (out / f"{protocol}.json").write_text(json.dumps(content, indent=2) + "\n")
     (out / f"{protocol}.html").write_text(page(study))
     return report
+
+
+def _ablation(protocol: str, config: Config, source: Source, draw: int) -> str:
+    """The command that measures what each signal of the same deep model pays."""
+    measured = replace(config, mixer=replace(config.mixer, ablate=1))
+    return again(protocol, ["deep"], measured, replace(source, runs=()), draw=draw)
 
 
 def trained_on(run: Run, dataset: Dataset, users: Users) -> bool:

@@ -2,6 +2,7 @@
 
     OUT/seed-S/                  the whole report of each seed, its runs too
     OUT/PROTOCOL-seeds.json      means over seeds with their intervals; figures of each seed
+    OUT/PROTOCOL-seeds.html      the same as tables
 
 The interval of a mean is that of users, as in one report: another draw of users, with as many
 seeds. What the seeds alone make of it is their spread.
@@ -11,14 +12,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recommender.evaluate import Judged
-from recommender.protocols import Report, compared
+from recommender.protocols import METRIC, Report, compared
+from recommender.report import command
+from recommender.report.seeds import SeedsStudy, page
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,17 +34,35 @@ class Seeds:
         return {**self.mean.to_json(), "seeds": each}
 
 
-def over_seeds(seeds: Sequence[int], out: Path, evaluate: Callable[[int, Path], Report]) -> Seeds:
+def over_seeds(seeds: range, out: Path, evaluate: Callable[[int, Path], Report]) -> Seeds:
     """`evaluate` one seed into a folder, for each of `seeds`; write the means into `out`."""
     each = {seed: evaluate(seed, out / f"seed-{seed}") for seed in seeds}
     first = next(iter(each.values()))
     judged = {name: _mean([report.judged[name] for report in each.values()])
               for name in first.judged}  # fmt: skip
-    mean = compared(first.protocol, first.groups, judged, first.data, first.config)
+    mean = replace(
+        compared(first.protocol, first.groups, judged, first.data, first.config),
+        command=command.over_seeds(first.command or "", len(each)),
+    )
     found = Seeds(mean=mean, each=each)
     path = out / f"{first.protocol}-seeds.json"
     path.write_text(json.dumps(found.to_json(), indent=2) + "\n")
+    path.with_suffix(".html").write_text(page(_study(found)))
     return found
+
+
+def _study(found: Seeds) -> SeedsStudy:
+    mean = found.mean
+    return SeedsStudy(
+        protocol=mean.protocol,
+        metric=METRIC[mean.protocol],
+        queries=mean.queries,
+        mean=mean.models,
+        each={seed: report.models for seed, report in found.each.items()},
+        against=mean.against,
+        data=mean.data,
+        command=mean.command or "",
+    )
 
 
 def _mean(judged: Sequence[Judged]) -> Judged:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +37,7 @@ from serving.cli import run as recserve
 
 STRANGER, NOTHING = "nobody", "Nothing speaks for it in particular."
 ITEMS = 150
+T = 1_700_000_000
 LESS = ("ease_long", "following", "trend", "age")  # signals of a smaller deep model
 
 
@@ -315,6 +318,29 @@ def test_the_command_explains_the_best_items_in_words_and_in_numbers(
     for item in told["items"]:
         summed = sum(signal["contribution"] for signal in item["reason"]["signals"])
         assert summed == pytest.approx(item["score"], abs=1e-4)
+
+
+def test_without_a_run_it_is_the_newest_one_below_runs(
+    run_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ["explain", "--user", STRANGER, "--item", "item-000004"]
+    assert recserve(asked) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "RUN" in line and "recserve train DIR --out runs/NAME" in line
+    for age, name in enumerate(("newer", "older")):
+        shutil.copytree(run_folder, tmp_path / "runs" / name)
+        os.utime(tmp_path / "runs" / name / "run.json", (T - age, T - age))
+    (tmp_path / "runs" / "unfinished").mkdir()
+    assert recserve(asked) == 0
+    told = capsys.readouterr()
+    assert "runs/newer" in told.err and "runs/newer" not in told.out
+    assert recserve(["explain", "runs/older", *asked[1:]]) == 0
+    named = capsys.readouterr()
+    assert (named.out, named.err) == (told.out, "")
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from histories import users
+from pages import Reader
 
 from recommender import config, runs
 from recommender.contract import Array
@@ -75,9 +75,12 @@ def study_of(dataset: Dataset, answers: dict[str, Array], **changes: Any) -> Stu
             groups=groups_of("leave-one-out", split),
         ),
         training={family: {} for family in answers},
+        runs={family: f"REPORT_DIR/runs/leave-one-out-{family}" for family in answers},
         leaks=leaks.check(dataset, split, "leave-one-out"),
         data="digest",
         config=config.to_json(config.read("quick")),
+        command="recserve evaluate DIR",
+        ablation="recserve evaluate DIR --set mixer.ablate=1",
     )
     return dataclasses.replace(study, **changes)
 
@@ -174,41 +177,6 @@ def test_history_lengths_part_the_queries_once_each(dataset: Dataset) -> None:
 # The page
 
 
-class Reader(HTMLParser):
-    """Collects elements, and fails on one that is not closed where it must be."""
-
-    VOID = ("meta", "br", "hr", "img", "input", "link")
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
-        self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-    @property
-    def ids(self) -> set[str | None]:
-        return {attributes["id"] for _, attributes in self.seen if "id" in attributes}
-
-    @property
-    def words(self) -> str:
-        return " ".join(" ".join(self.text).split())
-
-
 def test_the_page_stands_alone_and_holds_every_family(reports: Path, protocol: str) -> None:
     text = (reports / f"{protocol}.html").read_text()
     read = Reader(text)
@@ -299,11 +267,32 @@ def test_titles_are_text_whatever_they_hold(dataset: Dataset) -> None:
     assert "& </table>" in words
 
 
-def test_only_settings_that_differ_stand_in_the_command(dataset: Dataset) -> None:
-    recipe = config.to_json(config.read("full", settings=["training.seed=7"]))
-    words = Reader(page(study_of(dataset, random_answers(dataset, "good"), config=recipe))).words
-    assert "--set training.seed=7" in words
-    assert words.count("--set") == 1
+def test_a_signal_left_out_is_shown_or_said_to_come_by_a_command(dataset: Dataset) -> None:
+    answers = random_answers(dataset, "deep", "popularity")
+    trained = {"deep": {"curve": [0.1, 0.2], "epochs": 2}}
+    study = study_of(dataset, answers, training=trained)
+    words = Reader(page(study)).words
+    told = "By signal left out : not measured in this report"
+    assert told in words and study.ablation in words
+    assert words.index("Model by model") < words.index(told) < words.index("Does the split")
+    assert told not in Reader(page(study_of(dataset, answers))).words  # nothing deep, no signals
+    # One signal alone cannot be left out, though it was asked for.
+    asked = config.to_json(config.read("quick", settings=["mixer.ablate=1"]))
+    assert told not in Reader(page(dataclasses.replace(study, config=asked))).words
+
+
+def test_the_best_run_is_exported_where_a_part_of_it_ranks_best(dataset: Dataset) -> None:
+    answers = random_answers(dataset, "the encoder of it", "deep", "ease")
+    answers["ease"][:, 0] = [q.targets[0] for q in leave_one_out(dataset.users).test][::-1]
+    folders = {"deep": "REPORT_DIR/runs/leave-one-out-deep", "ease": "my runs/ease"}
+    study = study_of(dataset, answers, runs=folders)
+    reached = {family: study.figures.cutoffs[family]["ndcg"][10].mean for family in answers}
+    assert max(reached, key=reached.__getitem__) == "the encoder of it"
+    best = max(folders, key=reached.__getitem__)
+    words = Reader(page(study)).words
+    wanted = {"deep": folders["deep"], "ease": "'my runs/ease'"}
+    assert f"recserve export {wanted.pop(best)}" in words
+    assert f"recserve export {wanted.popitem()[1]}" not in words
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from recommender.models.trends import (
 )
 from recommender.users import Users
 
-_CELLS = 1_500_000  # items x neighbours of a table: 18 MB; above, the tables are narrower
+CELLS = 1_500_000  # items x neighbours of a table: 18 MB; above, the tables are narrower
 
 
 def fit_tables(
@@ -52,7 +52,7 @@ def fit_tables(
     """The buffers of `Tables` for the signals in use. `content` is [N, F], unit rows; `like` is
     what untouched items take after (cold.py)."""
     items, use = content.shape[0], config.use
-    config = replace(config, neighbours=min(config.neighbours, max(50, _CELLS // items)))
+    config = replace(config, neighbours=min(config.neighbours, max(50, CELLS // items)))
     vote = votes(users)
     state = {"popularity": torch.from_numpy(fit_popularity(users, items, vote))}
     for source in SOURCES:

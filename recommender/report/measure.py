@@ -84,9 +84,12 @@ class Study:
     models: Mapping[str, Mapping[str, Any]]  # family -> group -> metric -> {"mean", "half"}
     figures: Figures
     training: Mapping[str, Mapping[str, Any]]  # family -> details of its run: seconds, curve, ...
+    runs: Mapping[str, str]  # family -> folder of its run; a deep model's parts have none
     leaks: tuple[Finding, ...]
     data: str  # digest
     config: Mapping[str, Any]
+    command: str  # makes all of it again
+    ablation: str  # the command that measures what each signal pays
 
 
 def measure(

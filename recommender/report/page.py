@@ -6,18 +6,21 @@ headline (what was asked, who won, by how much) -> plots and their tables
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from recommender.config import Config, to_json
 from recommender.metrics import with_half
+from recommender.report.command import REPORTS, written
 from recommender.report.leaks import FAILED, NOTE, PASSED
 from recommender.report.markup import Node, e, html, table
 from recommender.report.measure import Study
 from recommender.report.sections import (
     against,
     by_cutoff,
+    command,
+    data_digest,
     families,
     overview,
     signed,
@@ -138,29 +141,25 @@ def _every_figure(study: Study) -> Node:
 
 
 def _recipe(study: Study) -> Node:
-    settings = [
-        f"{section}.{name}={value}"
-        for section, values in study.config.items()
-        for name, value in values.items()
-        if value != to_json(Config()).get(section, {}).get(name)
-    ]
-    command = (
-        f"recserve evaluate DIR --protocol {study.protocol} --models {','.join(study.models)} "
-        "--out REPORT_DIR" + "".join(f" \\\n    --set {setting}" for setting in settings)
-    )
     return e(
         "section",
         e("h2", "Recipe, and how to do it again"),
-        e("p", "Data digest ", e("code", study.data), ": ",
-          e("code", "recserve data check DIR --json"), " prints that of a folder."),
-        e("pre", e("code", command)),
-        e("p", "Every run of the report can be exported and served:"),
-        e("pre", e("code", f"recserve export REPORT_DIR/runs/{study.protocol}-{_winner(study)}")),
+        data_digest(study.data),
+        e("p", "The same figures, by the same versions on the same kind of machine; ",
+          e("code", REPORTS), " is a new folder of your choice:"),
+        command(study.command),
+        e("p", "Every run of the report can be exported and served, the best like this:"),
+        command(shlex.join(["recserve", "export", study.runs[_best_run(study)]])),
         e("details", e("summary", "All settings of the recipe"), _settings(study.config)),
     )  # fmt: skip
 
 
+def _best_run(study: Study) -> str:
+    """What wins may be a part of a model, which has no run of its own."""
+    return max(study.runs, key=lambda family: study.figures.cutoffs[family]["ndcg"][10].mean)
+
+
 def _settings(config: Mapping[str, Any]) -> Node:
-    rows = [[f"{section}.{name}", str(value)]
+    rows = [[f"{section}.{name}", written(value)]
             for section, values in config.items() for name, value in values.items()]  # fmt: skip
     return table(["setting", "value"], rows)

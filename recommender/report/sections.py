@@ -28,6 +28,21 @@ def shown(value: Estimate) -> str:
     return f"{value.mean:.4f} ± {value.half:.4f}"
 
 
+def command(text: str) -> Node:
+    return e("pre", e("code", text), tabindex=0)  # scrolls, by keyboard too
+
+
+def data_digest(digest: str) -> Node:
+    told = e("code", "recserve data check DIR --json")
+    return e("p", "Data digest ", e("code", digest), ": ", told, " prints that of a folder.")
+
+
+def named(metric: str) -> str:
+    """`ndcg@10` as a heading."""
+    name, _, k = metric.partition("@")
+    return f"{_METRICS.get(name, name)}@{k}"
+
+
 def point(value: Estimate) -> Point:
     """As drawn: no metric lies outside 0 and 1, whatever its interval says."""
     low, high = max(0.0, value.mean - value.half), min(1.0, value.mean + value.half)
@@ -198,10 +213,13 @@ def _family(study: Study, family: str) -> Node:
     if kinds:
         signals = _signals(ablation, kinds, training["cost"])
         parts.append(e("div", signals, *_alone(training["alone"])))
+    elif "curve" in training and not study.config["mixer"]["ablate"]:
+        parts.append(_no_ablation(study))
     wide = "wide" if parts else None
     parts.append(_most_shown(study, family))
     title = e("h3", swatch(colour), family)
-    return e("section", title, e("div", *parts, class_="charts"), id=f"model-{family}", class_=wide)
+    anchor = f"model-{family.replace(' ', '-')}"
+    return e("section", title, e("div", *parts, class_="charts"), id=anchor, class_=wide)
 
 
 def _most_shown(study: Study, family: str) -> Node:
@@ -243,6 +261,13 @@ def _ablation(family: str, kind: str, ablation: Sequence[Mapping[str, Any]], col
     )
     note = "NDCG@10 without it less NDCG@10 with all, held-out"
     return figure(f"A signal left out: {kind}", chart, note)
+
+
+def _no_ablation(study: Study) -> Node:
+    """In the place of what each signal pays: the mixer would be trained once more for each."""
+    title = e("b", "By signal left out")
+    text = ": not measured in this report, since it takes a mixer for each signal. It comes by:"
+    return e("div", e("p", title, text, class_="soft"), command(study.ablation))
 
 
 def _signals(

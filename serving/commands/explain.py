@@ -12,12 +12,17 @@ from serving.commands.batch import LAST, unix_time
 if TYPE_CHECKING:
     from recommender.explain import Explanation
 
+RUNS = Path("runs")  # where README and `recserve up` put them
+
 
 def explain(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     user: Annotated[
         str, typer.Option(help="The user's id; a new one is welcome.", show_default=False)
     ],
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="RUN", help=f"A run folder [default: the newest in {RUNS}/]."),
+    ] = None,
     item: Annotated[
         list[str] | None,
         typer.Option(help="An item's id; repeat for more. Left out: the user's best items."),
@@ -44,6 +49,9 @@ def explain(
     from recommender import runs
     from recommender.explain import explain as explained
 
+    if run is None:
+        run = _newest(runs.FILE)
+        typer.echo(f"recserve: RUN is not named, so it is {run}, the newest", err=True)
     explanation = explained(runs.read(run), user, item or [], n=n, at=moment)
     if json:
         from dataclasses import asdict
@@ -52,6 +60,20 @@ def explain(
         typer.echo(dumps(asdict(explanation), indent=2, ensure_ascii=False))
     else:
         _show(explanation)
+
+
+def _newest(file: str) -> Path:
+    """The run finished last: `file` is written when one is."""
+    from recommender.errors import BadInput
+
+    found = sorted(RUNS.glob(f"*/{file}"), key=lambda path: path.stat().st_mtime_ns)
+    if not found:
+        raise BadInput(
+            f"no RUN is named, and {RUNS}/ holds none",
+            remedy=f"Name a run folder, or train one: recserve train DIR --out {RUNS}/NAME.",
+            field="RUN",
+        )
+    return found[-1].parent
 
 
 def _show(explanation: Explanation) -> None:

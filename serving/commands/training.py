@@ -48,11 +48,15 @@ def train(
     from recommender import runs
     from recommender import train as training
     from recommender.metrics import with_half
+    from recommender.sizes import by_size
 
     recipe = recipe_of(preset, config, settings, seed)
     training.check_family(model)
     runs.check_free(out, resume=resume)
     dataset = load(folder, config, settings)
+    blueprint = training.blueprint_of(model, dataset.users, dataset, recipe)
+    if fewer := by_size(blueprint, dataset.users):
+        typer.echo(f"{len(dataset.catalogue):,} items, so: {', '.join(fewer)} (docs/models.md)")
     with progress_bar() as progress:
         run = training.train(
             dataset, out, family=model, config=recipe, resume=resume, progress=progress
@@ -121,7 +125,9 @@ def evaluate(
     from json import dumps
 
     from recommender import protocols, runs
+    from recommender.data.config import DataConfig
     from recommender.errors import BadInput
+    from recommender.report.command import Source, beyond
     from recommender.seeds import over_seeds
 
     recipe = recipe_of(preset, config, settings, seed)
@@ -139,12 +145,18 @@ def evaluate(
         _through(dataset, protocol, out, named, adapted, through, repository, json)
         return
 
-    def one(seed: int, folder: Path) -> Report:
+    source = Source(
+        folder=str(folder),
+        data=beyond(DataConfig.of(folder), DataConfig.of(folder, config, settings or ())),
+        runs=tuple(map(str, run or ())),
+    )
+
+    def one(seed: int, out: Path) -> Report:
         trained = replace(recipe, training=replace(recipe.training, seed=seed))
         with progress_bar() as progress:
             return protocols.evaluate(
-                dataset, protocol, folder, families=(models or compared).split(","),
-                runs=adapted, config=trained, draw=draw, resume=resume, progress=progress,
+                dataset, protocol, out, families=(models or compared).split(","), runs=adapted,
+                config=trained, source=source, draw=draw, resume=resume, progress=progress,
             )  # fmt: skip
 
     first = recipe.training.seed
@@ -155,7 +167,8 @@ def evaluate(
         else:
             print_report(found.mean, title=f", mean of {seeds} seeds")
             print_seeds(found)
-            typer.echo(f"Written: {out / f'{protocol}-seeds.json'}; a report a seed: {out}/seed-*")
+            page, figures = (out / f"{protocol}-seeds.{kind}" for kind in ("html", "json"))
+            typer.echo(f"Written: {page}; figures: {figures}; a report a seed: {out}/seed-*")
         return
     report = one(first, out)
     if json:
