@@ -140,7 +140,8 @@ bench-soak: bench-peers
 	$(BIN)/python benchmarks/serving_limits.py soak $(REPOSITORY) --minutes $(MINUTES)
 
 bench-overload: bench-peers
-	$(BIN)/python benchmarks/serving_limits.py overload $(REPOSITORY) --seconds $(SECONDS)
+	$(BIN)/python benchmarks/serving_limits.py overload $(REPOSITORY) --seconds $(SECONDS) \
+		$(if $(APART),--apart)
 
 # What only the peers need.
 bench-peers: .venv/.peers

@@ -1,7 +1,7 @@
 """recserve alone, near its capacity and far above it: two runs that compare with nobody.
 
     python benchmarks/serving_limits.py soak REPOSITORY [--minutes 10] [--share 0.7]
-    python benchmarks/serving_limits.py overload REPOSITORY [--seconds 60] [--factor 10]
+    python benchmarks/serving_limits.py overload REPOSITORY [--seconds 60] [--factor 10] [--apart]
 
 Both first ask what 64 connections get in a closed loop: that is the capacity. Then an open loop,
 whose latencies count from when a request was due. Each adds its part to docs/benchmarks.json and
@@ -10,6 +10,7 @@ writes docs/benchmarks.md anew, unless told `--docs ""`.
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 import threading
@@ -84,9 +85,15 @@ def overload(
     seconds: float = 60.0,
     factor: Annotated[float, typer.Option(help="Times the capacity.")] = 10.0,
     processes: Annotated[int, typer.Option(help="Generators.")] = 1,
+    apart: Annotated[
+        bool, typer.Option(help="Servers on one half of the cores, generator on the other.")
+    ] = False,
     docs: Docs = "docs",
 ) -> None:
+    ours, others = _halves() if apart else (os.sched_getaffinity(0),) * 2
+    os.sched_setaffinity(0, ours)  # what is started now stays there
     with _ours(repository) as server, tempfile.TemporaryDirectory() as folder:
+        os.sched_setaffinity(0, others)
         capacity = _capacity(server, repository)
         server.go_on()
         trace = Path(folder) / "trace"
@@ -101,13 +108,14 @@ def overload(
         found = uvloop.run(run(plan))
     refused = sum(found.refused.values())
     begin, end = CALM_S, CALM_S + int(seconds)
-    _say(repository, docs, "overload", {
+    _say(repository, docs, "overload_apart" if apart else "overload", {
         "seconds": seconds,
         "factor": factor,
         "capacity": capacity,
         "requests": found.requests,
         "deadline_ms": Settings().deadline_ms,
         "accepted_ms": dict(found.latency_ms),
+        "worst_ms": max(s.p99_ms or 0.0 for s in found.seconds[begin:end]),
         "refused_ms": dict(found.refused_ms),
         "refused": dict(found.refused),
         "fallbacks": found.fallbacks,
@@ -118,6 +126,14 @@ def overload(
         "why_behind": found.why_behind,
         "lag_ms": dict(found.lag_ms),
     })  # fmt: skip
+
+
+def _halves() -> tuple[set[int], set[int]]:
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise typer.BadParameter("--apart wants two cores at least, and there is one.")
+    half = len(cores) // 2
+    return set(cores[:half]), set(cores[half:])
 
 
 @contextmanager

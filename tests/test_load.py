@@ -119,11 +119,12 @@ def test_fallbacks_are_counted_and_checked_too(folder: Path) -> None:
         answer = right(body) | {"fallback": number % 4 == 0}
         if number % 8 == 0:
             del answer["items"][1]
-        return 0.0, 200, answer
+        return (0.05 if number % 8 == 4 else 0.0), 200, answer
 
     with answering(behaviour) as (address, _):
         found = load(address, folder, concurrency=4, requests=200)
     assert found.errors == {"fallback: the model did not answer": 25}
+    assert found.fallback_ms["p50"] >= 50 > found.latency_ms["p50"]  # a latency of their own
     assert found.wrong == {"9 items instead of 10": 25}
     assert (found.fallbacks, found.right, found.passed) == (25, 150, False)
 
@@ -253,25 +254,32 @@ def test_the_command_prints_json_and_fails_on_any_error(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["load", "--repository", str(folder), "-c", "2", "--requests", "40", "--json"]
+    arguments += ["--warm-up", "0"]
     with answering(lambda _, body: (0.0, 200, right(body))) as (address, _):
         assert cli.run([*arguments, address]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["target"], found["release"], found["right"]) == (address, 1, 40)
+    assert found["passed"] and found["measured"] and found["machine"] and found["at"]
     assert list(found["latency_ms"]) == ["mean", "p50", "p90", "p95", "p99", "p99.9", "max"]
     with answering(lambda n, body: (0.0, 500 if n == 30 else 200, right(body))) as (address, _):
         assert cli.run([*arguments, address]) == 1
-    assert json.loads(capsys.readouterr().out)["errors"] == {"HTTP 500": 1}
+    found = json.loads(capsys.readouterr().out)
+    assert found["errors"] == {"HTTP 500": 1}
+    assert found["measured"] and not found["passed"]
 
 
 def test_the_command_prints_a_table_that_names_the_faults(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
+    options = ["--requests", "40", "--warm-up", "0", "--seed", "3", "--zipf", "1.2"]
     with answering(lambda n, body: (0.0, 500 if n == 30 else 200, right(body))) as (address, _):
-        assert cli.run(["load", "--repository", str(folder), "--requests", "40", address]) == 1
-    shown = capsys.readouterr().out
-    for words in ("right/s", "p50 ms", "p95 ms", "p99 ms", "1 without an answer: HTTP 500"):
-        assert words in shown
+        assert cli.run(["load", "--repository", str(folder), *options, address]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in ("right/s", "p50 ms", "p95 ms", "p99 ms", "1 without an answer: HTTP 500",
+                  "The generator used 0.", "of CPU time", "closed loop, 8 callers, 40 requests",
+                  "mix recommend=1", "exponent 1.2", "seed 3", "warm-up none"):  # fmt: skip
+        assert words in shown, words
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from pathlib import Path
@@ -13,9 +14,11 @@ import uvloop
 from known_server import Reply, answering, right, write_release
 
 from client.load.arrivals import Arrivals
+from client.load.objective import holds, objectives
 from client.load.plan import Plan
 from client.load.recording import RIGHT, Part, Recording, merged
 from client.load.report import Report, report
+from client.load.result import Result, Wanted, examine
 from client.load.session import Progress, run
 from recommender.errors import BadInput, Unavailable
 from serving import cli
@@ -92,28 +95,88 @@ def test_a_generator_that_cannot_keep_up_is_refused_as_a_measurement(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["load", "--repository", str(folder), "--rate", "300000", "--requests", "1500000"]
-    with answering(lambda _, body: (0.0, 200, right(body))) as (address, _):
-        assert cli.run([*arguments, address]) == 1
-    said = " ".join(capsys.readouterr().out.split())
-    assert "No measurement: the generator could not keep up, it gave up on" in said
+    arguments += ["--warm-up", "0"]
+    lenient = ["--slo", "p99=60s", "--slo", "errors=100%", "--slo", "refused=100%"]
+    for objectives_ in ([], lenient):
+        with answering(lambda _, body: (0.0, 200, right(body))) as (address, _):
+            assert cli.run([*arguments, *objectives_, address]) == 1
+        said = " ".join(capsys.readouterr().out.split())
+        assert "No measurement: the generator could not keep up, it gave up on" in said
+        assert "at most too long" not in said
+
+
+@pytest.mark.parametrize("stated", [["p99=60s", "errors=100%"], ["errors=100%"]])
+def test_requests_that_were_given_up_hold_no_objective(folder: Path, stated: list[str]) -> None:
+    """The generator itself is held up for longer than it can catch up with: what was due then is
+    not sent, and what is under way is not waited for. Each counts in the phase where it was due."""
+
+    async def held_up() -> Result:
+        loop = asyncio.get_running_loop()
+
+        def behaviour(number: int, body: dict[str, Any]) -> Reply:
+            if number == WARM_UP + 100:
+                loop.call_soon_threadsafe(time.sleep, 2.6)
+            return 0.3, 200, right(body)
+
+        arrivals = Arrivals(kind="constant", rate=50, duration_s=4)
+        with answering(behaviour) as (address, server):
+            plan = Plan(target=address, repository=folder, arrivals=arrivals)
+            wanted = Wanted(objectives=objectives(stated), command="true", duration_s=4)
+            found = await examine(plan, wanted)
+            assert found.report is not None
+            answered = found.report.requests - found.report.unsent
+            assert answered < next(server.numbers) - WARM_UP  # some of them had been sent
+        return found
+
+    found = uvloop.run(held_up())
+    assert found.report is not None and found.during is not None
+    assert found.report.requests == 200 and 60 < found.report.unsent < 200
+    assert "it gave up on" in found.report.why_behind
+    assert not found.measured and not found.passed
+    assert not holds(objectives(stated), found.report)
+    assert [one.held for one in found.verdicts] == [*(one != "p99=60s" for one in stated), True]
+    phases = found.during.phases
+    assert sum(one.requests for one in phases.values()) == 200
+    assert sum(one.unsent for one in phases.values()) == found.report.unsent
+    assert phases["after"].behind and phases["after"].failed >= phases["after"].unsent > 0
+    told = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert told["unsent"] == found.report.unsent and not told["measured"]
+
+
+def test_what_was_given_up_is_what_was_due_and_not_heard_of() -> None:
+    recording = Recording()
+    for due in (1.0, 2.0, 2.0, 4.0):
+        recording.add(Part("recommend"), due, due, due, RIGHT)
+    recording.give_up(np.array([0.5, 1.0, 2.0, 2.0, 2.0, 3.0, 4.0, 5.0]))
+    rows = recording.rows(1.0)  # what was due before is warm-up
+    assert rows.unsent.tolist() == [1.0, 2.0, 4.0] and len(rows) == 4
+    assert rows.between(1.5, 4.0).unsent.tolist() == [0.5]
+    assert len(merged([rows, rows]).unsent) == 6
 
 
 def test_lateness_is_a_fault_of_the_generator_only_where_it_distorts(folder: Path) -> None:
     arrivals = Arrivals(kind="constant", rate=100, duration_s=10)
     plan = Plan(target="http://x", repository=folder, arrivals=arrivals)
 
-    def late_by(late_s: float, latency_s: float) -> Report:
+    def late_by(late_s: float, latency_s: float, every: int = 1) -> Report:
+        """Latency is from the sending; of those that are late alone."""
         recording = Recording()
         for i in range(1000):
             due = i / 100
-            recording.add(Part("recommend"), due, due + late_s, due + late_s + latency_s, RIGHT)
+            sent = due + (0 if i % every else late_s)
+            done = sent + (0.2 if i % every else latency_s)
+            recording.add(Part("recommend"), due, sent, done, RIGHT)
         return report(plan, recording.rows(0.0))
 
-    assert late_by(0.001, 0.002).passed  # too little to matter
-    assert late_by(0.010, 0.200).passed  # a twentieth of what is measured
-    assert not late_by(0.010, 0.020).passed
-    assert late_by(0.010, 0.020).behind
-    assert late_by(0.010, 0.020).lag_ms["p99"] == pytest.approx(10)
+    assert late_by(0.0009, 0.002).passed  # too little to matter
+    assert late_by(0.010, 0.600).passed  # less than 2% of what is measured
+    for behind in (late_by(0.010, 0.300), late_by(0.010, 0.020), late_by(0.0015, 0.002)):
+        assert behind.behind and not behind.passed
+        assert behind.adds_ms["p50"] == pytest.approx(behind.lag_ms["p99"])
+    # One in twenty is late and then answered quickly: no percentile shows it, the schedule does.
+    bunched = late_by(0.100, 0.001, every=20)
+    assert bunched.behind and bunched.adds_ms["p99"] == pytest.approx(0)
+    assert "100.0 ms late" in bunched.why_behind
 
 
 def test_a_busy_generator_of_a_closed_loop_is_refused(folder: Path) -> None:
@@ -122,7 +185,8 @@ def test_a_busy_generator_of_a_closed_loop_is_refused(folder: Path) -> None:
     for i in range(1000):
         recording.add(Part("recommend"), i / 100, i / 100, (i + 1) / 100, RIGHT)
     assert report(plan, recording.rows(0.0, busy=0.5)).passed
-    assert report(plan, recording.rows(0.0, busy=0.99)).behind
+    behind = report(plan, recording.rows(0.0, busy=0.99))
+    assert behind.behind and behind.busy == 0.99 and "99% of the time" in behind.why_behind
 
 
 # Several processes.

@@ -22,7 +22,7 @@ from client.load.objective import Objective, Search, objectives, verdicts
 from client.load.plan import Plan
 from client.load.recording import RIGHT, Fate, Outcome, Part, Recording
 from client.load.report import Report, report
-from client.load.result import Result, Wanted, examine
+from client.load.result import Wanted, examine
 from recommender.errors import BadInput, MachineError
 from serving import cli
 
@@ -92,7 +92,7 @@ def test_what_is_not_stated_is_allowed_to_nobody(folder: Path) -> None:
 
 def test_no_answer_at_all_holds_no_latency(folder: Path) -> None:
     (late, *_) = verdicts(objectives(["p99=25ms"]), reported(folder, 1, errors=100))
-    assert not late.held and late.shown == "no answer"
+    assert not late.held and late.shown == "not known"
 
 
 # The search, where the latency of each rate is known; a real one: test_load_use_docs.py.
@@ -294,7 +294,3 @@ def test_a_price_gives_recommendations_for_a_dollar(folder: Path) -> None:
     assert found.cost.per_dollar == pytest.approx(found.report.throughput * 3600 / 0.5)
     assert found.cost.per_core_second == pytest.approx(100 / found.cost.cpu_s)
     assert f"{found.cost.per_dollar:,.0f} recommendations" in found.cost.said()
-
-
-def test_a_result_is_json_whatever_was_wanted() -> None:
-    assert Result(report=None).to_json() == {}

@@ -122,7 +122,8 @@ def test_a_page_is_shown_whole_in_a_browser(
             page.goto((place / "load.html").as_uri())
             text = page.inner_text("main")
             for words in ("Before, during and after", "exit code 3", "Latency distribution",
-                          "Over time", "By endpoint", "p99=60000ms"):  # fmt: skip
+                          "Over time", "By endpoint", "p99=60000ms", "What was asked",
+                          "open loop, poisson, 20/s, 2 s", "recommend=2,similar=1"):  # fmt: skip
                 assert words in text, words
             assert page.locator("svg[role=img]").count() >= 5
             assert page.locator("pre b").count() == 0  # what it printed is text
@@ -200,4 +201,4 @@ def test_links_of_the_page_exist_and_its_options_are_those_of_the_command(
     cli.run(["load", "--help"])
     options = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help"}
     told = set(re.findall(r"--[a-z][a-z-]+", PAGE))
-    assert options - told == {"--concurrency", "--model", "--seed", "--timeout"}  # plain
+    assert options - told == {"--concurrency", "--model", "--seed"}  # plain

@@ -77,6 +77,13 @@ def instants(arrivals: Arrivals, seed: int) -> Array:
     return times
 
 
+def length_s(arrivals: Arrivals) -> float:
+    """Seconds; of a trace without a duration, until its last request. Raises BadInput."""
+    if arrivals.duration_s is not None:
+        return arrivals.duration_s
+    return float(instants(arrivals, seed=0)[-1])
+
+
 def offered_rate(times: Array) -> float:
     """Requests a second that instants stand for."""
     return len(times) / float(times[-1]) if len(times) > 1 and times[-1] > 0 else 0.0

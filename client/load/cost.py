@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import psutil
 
-from client.load.report import Report
 from recommender.errors import BadInput
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of one run; the machine is paid whole, however much of it was used."""
+    """Of one run, or of several of one target; the machine is paid whole, however much of it was
+    used."""
 
     pids: tuple[int, ...]  # whose CPU time it is, with their descendants; none: not known
     cpu_s: float | None
@@ -29,15 +29,21 @@ class Cost:
 
     @classmethod
     def of(
-        cls, report: Report, pids: Sequence[int], cpu_s: float | None, price: float | None
+        cls,
+        *,
+        right: int,
+        elapsed_s: float,
+        pids: Sequence[int],
+        cpu_s: float | None,
+        price: float | None,
     ) -> Cost:
-        """`price` is in dollars an hour."""
+        """Of `right` answers in `elapsed_s`; `price` is in dollars an hour."""
         return cls(
             pids=tuple(pids),
             cpu_s=cpu_s,
-            cores=cpu_s / report.elapsed_s if cpu_s and report.elapsed_s else None,
-            per_core_second=report.right / cpu_s if cpu_s else None,
-            per_dollar=report.throughput * 3600 / price if price else None,
+            cores=cpu_s / elapsed_s if cpu_s and elapsed_s else None,
+            per_core_second=right / cpu_s if cpu_s and elapsed_s else None,
+            per_dollar=right / elapsed_s * 3600 / price if price and elapsed_s else None,
         )
 
     def said(self) -> str:
@@ -51,7 +57,7 @@ class Cost:
             )
         if self.per_dollar is not None:
             parts.append(f"{self.per_dollar:,.0f} recommendations for a dollar at this load")
-        return "; ".join(parts) + "."
+        return "; ".join(parts) + "." if parts else "No answer: nothing to tell of the cost."
 
 
 class Meter:

@@ -74,7 +74,7 @@ def _phase(plan: Plan, rows: Rows, begin: float, end: float) -> Report:
     """Of what was due in it; rates are by its own length."""
     if plan.arrivals is not None:
         plan = replace(plan, arrivals=replace(plan.arrivals, duration_s=end - begin))
-    found = report(plan, replace(rows.between(begin, end), unsent=0))
+    found = report(plan, rows.between(begin, end))
     return replace(found, elapsed_s=end - begin, throughput=found.right / (end - begin))
 
 

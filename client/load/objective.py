@@ -60,9 +60,10 @@ class Objective:
         )
 
     def seen(self, report: Report) -> float:
-        """The same figure of a report; infinite where it has no answer."""
+        """The same figure of a report; infinite where it has no answer, and a latency also where
+        the generator gave requests up: those that were due last, and are in no percentile."""
         if self.name not in SHARES:
-            return report.latency_ms.get(self.name, math.inf)
+            return math.inf if report.unsent else report.latency_ms.get(self.name, math.inf)
         kinds = [report.refused] if self.name == "refused" else [report.errors, report.wrong]
         count = sum(sum(kind.values()) for kind in kinds)
         count += 0 if self.name == "refused" else report.unsent
@@ -70,7 +71,7 @@ class Objective:
 
     def shown(self, value: float) -> str:
         if not math.isfinite(value):
-            return "no answer"
+            return "not known"
         return f"{value:.3%}" if self.name in SHARES else f"{value:.2f} ms"
 
     def __str__(self) -> str:
@@ -114,7 +115,8 @@ def verdicts(stated: Sequence[Objective], report: Report) -> list[Verdict]:
 
 
 def holds(stated: Sequence[Objective], report: Report) -> bool:
-    return all(verdict.held for verdict in verdicts(stated, report))
+    """None of a run whose generator gave requests up: what they would have met is not known."""
+    return not report.unsent and all(verdict.held for verdict in verdicts(stated, report))
 
 
 # --- the search
@@ -126,6 +128,8 @@ Say = Callable[[str], None]
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     rate: float
+    duration_s: float
+    seed: int  # of its schedule and its questions
     report: Report
     held: bool
     last: bool = False  # the longer run at the end
@@ -252,7 +256,7 @@ class Search:
         )
         report = await self._ask(plan)
         held = holds(self._stated, report)
-        trial = Trial(rate=rate, report=report, held=held, last=last)
+        trial = Trial(rate=rate, duration_s=seconds, seed=seed, report=report, held=held, last=last)
         self._trials.append(trial)
         seen = ", ".join(
             f"{one.name} {one.shown(one.seen(report))}" for one in self._stated if one.limit

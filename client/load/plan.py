@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from client.load.arrivals import Arrivals
 from client.load.mix import Mix
@@ -18,7 +21,7 @@ class Plan:
     concurrency: int = 8  # callers at a time
     requests: int | None = None  # closed: stop after this many,
     duration_s: float | None = None  # or after this time; give one of the two
-    connections: int = 1000  # open: at a time, at most, a generator
+    connections: int = 1000  # open: requests under way at a time, at most, a generator
     processes: int = 1  # generators, each a process with a loop of its own; one: this process
     warm_up_s: float = 0.0  # of the same load, before what is measured
     mix: Mix = field(default_factory=Mix)
@@ -44,6 +47,12 @@ class Plan:
                 field="processes",
                 value=self.processes,
             )
+
+    def to_json(self) -> dict[str, Any]:
+        """All that it takes to run it again; None where something does not apply."""
+        found: dict[str, Any] = msgspec.to_builtins(self, enc_hook=str)  # paths as they were given
+        found["connections" if self.arrivals is None else "concurrency"] = None
+        return found
 
     def share(self, count: int, number: int) -> int:
         """Of `count`, what falls to generator `number`."""

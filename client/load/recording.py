@@ -53,7 +53,8 @@ class Rows:
     parts: tuple[Part, ...]
     outcomes: tuple[Outcome, ...]
     releases: Counter[int] = field(default_factory=Counter)  # answers by the release they name
-    unsent: int = 0  # due, but the generator gave up
+    # [m] float64: due, but the generator gave up, before they were sent or while under way
+    unsent: Array = field(default_factory=lambda: np.zeros(0))
     cpu_s: float = 0.0  # of the generator, while it measured
     busy: float = 0.0  # share of the time it ran or waited for a core; of the busiest process
 
@@ -66,7 +67,7 @@ class Rows:
         return np.array([*wanted, False], bool)[self.outcome]
 
     def where(self, chosen: Array) -> Rows:
-        """The rows where `chosen` [n] bool; what is counted for all of them stays."""
+        """The rows where `chosen` [n] bool; what is kept for all of them stays."""
         return replace(
             self,
             due=self.due[chosen],
@@ -79,8 +80,13 @@ class Rows:
     def between(self, begin: float, end: float) -> Rows:
         """Those due from `begin` to before `end`, seconds from the start, which becomes `begin`."""
         found = self.where((self.due >= begin) & (self.due < end))
+        unsent = self.unsent[(self.unsent >= begin) & (self.unsent < end)]
         return replace(
-            found, due=found.due - begin, sent=found.sent - begin, done=found.done - begin
+            found,
+            due=found.due - begin,
+            sent=found.sent - begin,
+            done=found.done - begin,
+            unsent=unsent - begin,
         )
 
 
@@ -91,7 +97,7 @@ class Recording:
         self.parts: dict[Part, int] = {}
         self.outcomes: dict[Outcome, int] = {RIGHT: 0}
         self.releases = Counter[int]()
-        self.unsent = 0
+        self.unsent: Array = np.zeros(0)
 
     def add(self, part: Part, due: float, sent: float, done: float, outcome: Outcome) -> None:
         """Instants of time.perf_counter()."""
@@ -101,9 +107,15 @@ class Recording:
         self.part.append(self.parts.setdefault(part, len(self.parts)))
         self.outcome.append(self.outcomes.setdefault(outcome, len(self.outcomes)))
 
+    def give_up(self, instants: Array) -> None:
+        """Of what was due at `instants` [n] (of time.perf_counter()), all that was not added."""
+        due, counts = np.unique(instants, return_counts=True)  # a trace may hold one twice
+        added = np.bincount(np.searchsorted(due, np.array(self.due)), minlength=len(due))
+        self.unsent = np.repeat(due, counts - added)
+
     def rows(self, start: float, *, cpu_s: float = 0.0, busy: float = 0.0) -> Rows:
         """Of what was due at `start` (time.perf_counter()) or later."""
-        due = np.array(self.due) - start
+        due, unsent = np.array(self.due) - start, self.unsent - start
         rows = Rows(
             due=due,
             sent=np.array(self.sent) - start,
@@ -113,7 +125,7 @@ class Recording:
             parts=tuple(self.parts),
             outcomes=tuple(self.outcomes),
             releases=self.releases,
-            unsent=self.unsent,
+            unsent=unsent[unsent >= 0],
             cpu_s=cpu_s,
             busy=busy,
         )
@@ -139,7 +151,7 @@ def merged(many: Sequence[Rows]) -> Rows:
         parts=parts,
         outcomes=outcomes,
         releases=sum((rows.releases for rows in many), Counter[int]()),
-        unsent=sum(rows.unsent for rows in many),
+        unsent=np.concatenate([rows.unsent for rows in many]),
         cpu_s=sum(rows.cpu_s for rows in many),
         busy=max(rows.busy for rows in many),
     )

@@ -1,8 +1,9 @@
 """What was recorded -> throughput, percentiles, faults: the figures of one load test.
 
 Latency counts from the instant that was scheduled. In percentiles is every answer, right or
-wrong; questions without one, refusals and fallbacks are counted apart. A run that its own
-generator could not keep up with is no measurement, and says so. Knows no target.
+wrong; questions without one, refusals and fallbacks are counted apart, the latter two with a
+latency of their own. A run that its own generator could not keep up with is no measurement, and
+says so. Knows no target.
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ from recommender.release import read_index
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9}
 ANSWERED = (Fate.RIGHT, Fate.WRONG)
 
-# When a generator is too slow for its figures to be the server's.
+# When a generator is too slow for its figures to be the server's. What its own lateness adds to a
+# percentile is known, since latency from the actual sending is: below ADDS_MS it does not matter,
+JUDGED = ("p50", "p95", "p99")
+ADDS_MS = 1.0
+ADDS_SHARE = 0.02  # nor below this share of the percentile.
+# Requests that leave late leave in bunches: a load that was not planned, whatever it adds.
 LATE_MS = 2.0  # p99 of how late it sent: below this it does not matter,
 LATE_SHARE = 0.2  # nor below this share of the latency's p99
 BUSY_SHARE = 0.95  # of the time it ran, or waited for a core, in a run that lasted
@@ -69,14 +75,22 @@ class Report:
     fallbacks: int  # of the errors: popular items instead of a model's
     refused: Mapping[str, int]  # kind -> refusals: 429, 503, a full queue
     refused_ms: Mapping[str, float]  # their own latency
+    fallback_ms: Mapping[str, float]  # that of fallbacks
     by: Mapping[str, Share]  # by endpoint
     lengths: Mapping[int, Share]  # by length bucket of the history, where one is read
     seconds: tuple[Second, ...]
     lag_ms: Mapping[str, float]  # p50, p99, max: how late the generator itself sent
-    unsent: int  # scheduled, but never sent: the generator gave up
+    adds_ms: Mapping[str, float]  # to p50, p95, p99: what they are longer than from the sending
+    unsent: int  # due, but the generator gave up: never sent, or their answers not waited for
     cpu_s: float  # of the generator
+    busy: float  # share of the time that the busiest generator ran, or waited for a core
     behind: bool  # it could not keep up: this is no measurement
     why_behind: str = ""
+
+    @property
+    def failed(self) -> int:
+        """Without an answer, or with a wrong one; refusals and fallbacks are counted apart."""
+        return self.requests - self.right - self.fallbacks - sum(self.refused.values())
 
     @property
     def passed(self) -> bool:
@@ -90,11 +104,13 @@ def report(plan: Plan, rows: Rows) -> Report:
     latency = 1000 * (rows.done - rows.due)
     lag = 1000 * (rows.sent - rows.due)
     answered, refused = rows.fate(*ANSWERED), rows.fate(Fate.REFUSED)
+    fallback = rows.fate(Fate.FALLBACK)
+    adds = _adds(latency[answered], lag[answered])
     elapsed = float(rows.done.max(initial=0.0))
     errors = _kinds(rows, Fate.FAILED, Fate.FALLBACK)
     serving = read_index(plan.repository).serving
     assert serving is not None  # it was read before
-    why = _why_behind(plan, rows, latency[answered], lag, elapsed)
+    why = _why_behind(plan, rows, latency[answered], lag, adds, elapsed)
     return Report(
         target=plan.target,
         release=serving,
@@ -102,22 +118,25 @@ def report(plan: Plan, rows: Rows) -> Report:
         concurrency=None if plan.arrivals else plan.concurrency,
         offered_rate=_offered(plan, rows),
         processes=plan.processes,
-        requests=len(rows) + rows.unsent,
+        requests=len(rows) + len(rows.unsent),
         right=int(right.sum()),
         elapsed_s=elapsed,
         throughput=float(right.sum()) / elapsed if elapsed else 0.0,
         latency_ms=summary(latency[answered]),
         errors=errors,
         wrong=_kinds(rows, Fate.WRONG),
-        fallbacks=int(rows.fate(Fate.FALLBACK).sum()),
+        fallbacks=int(fallback.sum()),
         refused=_kinds(rows, Fate.REFUSED),
         refused_ms=summary(latency[refused]),
+        fallback_ms=summary(latency[fallback]),
         by=_shares(rows, [part.endpoint for part in rows.parts], latency),
         lengths=_shares(rows, [part.length for part in rows.parts], latency),
         seconds=_seconds(rows, latency),
         lag_ms=_lag(lag),
-        unsent=rows.unsent,
+        adds_ms=adds,
+        unsent=len(rows.unsent),
         cpu_s=rows.cpu_s,
+        busy=rows.busy,
         behind=bool(why),
         why_behind=why,
     )
@@ -195,12 +214,29 @@ def _offered(plan: Plan, rows: Rows) -> float | None:
     if plan.arrivals is None:
         return None
     duration = plan.arrivals.duration_s or float(rows.due.max(initial=0.0))
-    return (len(rows) + rows.unsent) / duration if duration else 0.0
+    return (len(rows) + len(rows.unsent)) / duration if duration else 0.0
 
 
-def _why_behind(plan: Plan, rows: Rows, latency: Array, lag: Array, elapsed: float) -> str:
-    if rows.unsent:
-        return f"it gave up on {rows.unsent:,} requests that it could not send in time"
+def _adds(latency: Array, lag: Array) -> dict[str, float]:
+    """By how much lateness `lag` [n] lengthens the percentiles of `latency` [n]; nothing of
+    nothing."""
+    if not len(latency):
+        return {}
+    at = [PERCENTILES[name] for name in JUDGED]
+    added = np.percentile(latency, at) - np.percentile(latency - lag, at)
+    return dict(zip(JUDGED, added.tolist(), strict=True))
+
+
+def _why_behind(
+    plan: Plan,
+    rows: Rows,
+    latency: Array,
+    lag: Array,
+    adds: Mapping[str, float],
+    elapsed: float,
+) -> str:
+    if len(rows.unsent):
+        return f"it gave up on {len(rows.unsent):,} requests that it could not send in time"
     if rows.busy > BUSY_SHARE and elapsed > LASTED_S:
         return f"it was busy itself for {min(rows.busy, 1):.0%} of the time"
     if plan.arrivals is None:
@@ -209,4 +245,8 @@ def _why_behind(plan: Plan, rows: Rows, latency: Array, lag: Array, elapsed: flo
     share = LATE_SHARE * float(np.percentile(latency, 99)) if len(latency) else 0.0
     if late > max(LATE_MS, share):
         return f"it sent 1% of the requests {late:.1f} ms late, or later"
+    for name, added in adds.items():
+        known = float(np.percentile(latency, PERCENTILES[name]))
+        if added > max(ADDS_MS, ADDS_SHARE * known):
+            return f"its own lateness made the {name} {added:.1f} ms longer"
     return ""

@@ -11,20 +11,21 @@ Knows no terminal.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from client.load.compare import Comparison, compare
+from client.load.compare import Ask, Comparison, compare
 from client.load.cost import Cost, Meter
 from client.load.during import During, run_during
 from client.load.objective import Found, Objective, Search, Verdict, verdicts
 from client.load.plan import Plan
-from client.load.recording import Rows
+from client.load.recording import Fate, Rows
 from client.load.report import Report, report
 from client.load.session import Watch, measure
 
@@ -45,63 +46,88 @@ class Wanted:
     against: str | None = None  # another target
     rounds: int = 8
     pids: Sequence[int] = ()  # of the servers, on this machine
+    pids_against: Sequence[int] = ()  # of those of the other target
     price_per_hour: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
+    plan: Plan  # of the run; of a search and a comparison: what all their runs have in common
     report: Report | None  # of the run; of the search's last; none of a comparison
     verdicts: tuple[Verdict, ...] = ()
     search: Found | None = None
     compare: Comparison | None = None
     during: During | None = None
-    cost: Cost | None = None
+    cost: Cost | None = None  # of the run
+    costs: Mapping[str, Cost] = field(default_factory=dict)  # of the comparison's "a" and "b"
     machine: str = ""
     at: str = ""
 
     @property
     def passed(self) -> bool:
-        """Every objective that was stated held; with none, every answer was right. And what was
-        run meanwhile succeeded."""
+        """It was measured, and every objective that was stated held; with none, every answer was
+        right. And what was run meanwhile succeeded."""
         if self.compare is not None:
             return self.compare.passed
         if self.during is not None and self.during.command.code:
             return False
         if self.verdicts:
-            return self._held
+            return self._held and self.measured
         return self.report is not None and self.report.passed
 
     @property
     def measured(self) -> bool:
-        """The generator kept up; or was late, and what was wanted holds all the same."""
-        return self.report is None or not self.report.behind or self._held
+        """The generator kept up; or was late, which only adds to latency, and what was wanted
+        holds all the same. Where it gave requests up, nothing is known of theirs."""
+        if self.compare is not None:
+            return not any(one.behind for pair in self.compare.rounds for one in pair)
+        if self.report is None or not self.report.behind:
+            return True
+        return self._held and not self.report.unsent
 
     @property
     def _held(self) -> bool:
         return bool(self.verdicts) and all(verdict.held for verdict in self.verdicts)
 
     def to_json(self) -> dict[str, Any]:
-        """The report's own fields at the top, the rest beside them."""
-        found = {} if self.report is None else asdict(self.report)
+        """The report's own fields at the top, the rest beside them; `asked` is all that it takes
+        to run it again."""
+        found = {
+            "passed": self.passed,
+            "measured": self.measured,
+            "at": self.at,
+            "machine": self.machine,
+            "asked": self.plan.to_json(),
+            **({} if self.report is None else asdict(self.report)),
+        }
         parts = {
-            "objectives": [asdict(one) for one in self.verdicts],
+            "objectives": [_verdict(one) for one in self.verdicts],
             "search": self.search and asdict(self.search),
             "compare": self.compare and asdict(self.compare),
             "during": self.during and asdict(self.during),
             "cost": self.cost and asdict(self.cost),
+            "costs": {side: asdict(cost) for side, cost in self.costs.items()},
         }
         return {**found, **{name: part for name, part in parts.items() if part}}
+
+
+def _verdict(one: Verdict) -> dict[str, Any]:
+    """JSON has no infinity: of what is not known, null."""
+    return {**asdict(one), "seen": one.seen if math.isfinite(one.seen) else None}
 
 
 async def examine(
     plan: Plan, wanted: Wanted, *, progress: Watch | None = None, say: Say = lambda _: None
 ) -> Result:
     """Raises what a run raises, and BadInput for processes that are not there."""
-    runs = _Runs(wanted, progress)
+    runs, price = _Runs(wanted.pids, progress), wanted.price_per_hour
     found = search = compared = during = None
+    costs: dict[str, Cost | None] = {}
     if wanted.against is not None:
-        other = replace(plan, target=wanted.against)
-        compared = await compare(plan, other, runs.ask, rounds=wanted.rounds, say=say)
+        other, others = replace(plan, target=wanted.against), _Runs(wanted.pids_against, progress)
+        ask = _each(runs, other, others)
+        compared = await compare(plan, other, ask, rounds=wanted.rounds, say=say)
+        costs = {"a": runs.cost(price), "b": others.cost(price)}
     elif wanted.search:
         search = await Search(
             plan, wanted.objectives, runs.ask, trial_s=wanted.trial_s, last_s=wanted.duration_s,
@@ -114,43 +140,70 @@ async def examine(
     else:
         found = await runs.ask(plan)
     return Result(
+        plan=plan,
         report=found,
         verdicts=tuple(verdicts(wanted.objectives, found)) if found else (),
         search=search,
         compare=compared,
         during=during,
-        cost=runs.cost(found) if found else None,
+        cost=runs.cost(price, last=1) if found else None,
+        costs={side: cost for side, cost in costs.items() if cost},
         machine=machine(),
         at=time.strftime("%Y-%m-%d %H:%M:%S %Z"),
     )
 
 
-class _Runs:
-    """Runs, with the servers' CPU time of the last one."""
+@dataclass(frozen=True, kw_only=True)
+class _Ran:
+    right: int
+    elapsed_s: float
+    cpu_s: float  # of the servers
 
-    def __init__(self, wanted: Wanted, progress: Watch | None) -> None:
-        self._wanted, self._progress = wanted, progress
-        self._cpu_s: float | None = None
-        Meter(wanted.pids)  # refuses processes that are not there, before anything runs
+
+class _Runs:
+    """Runs of one target, with its servers' CPU time."""
+
+    def __init__(self, pids: Sequence[int], progress: Watch | None) -> None:
+        self._pids, self._progress = pids, progress
+        self._ran: list[_Ran] = []
+        Meter(pids)  # refuses processes that are not there, before anything runs
 
     async def ask(self, plan: Plan) -> Report:
         return report(plan, await self.measure(plan, lambda _: None))
 
     async def measure(self, plan: Plan, begun: Callable[[float], None]) -> Rows:
-        meter, loop = Meter(self._wanted.pids), asyncio.get_running_loop()
+        meter, loop = Meter(self._pids), asyncio.get_running_loop()
 
         def begins(instant: float) -> None:
             begun(instant)
             loop.call_later(max(instant - time.perf_counter(), 0), meter.begin)
 
         rows = await measure(plan, progress=self._progress, begun=begins)
-        self._cpu_s = meter.cpu_s() if meter.pids else None
+        right, elapsed_s = int(rows.fate(Fate.RIGHT).sum()), float(rows.done.max(initial=0.0))
+        self._ran.append(_Ran(right=right, elapsed_s=elapsed_s, cpu_s=meter.cpu_s()))
         return rows
 
-    def cost(self, of: Report) -> Cost | None:
-        if not self._wanted.pids and self._wanted.price_per_hour is None:
+    def cost(self, price: float | None, *, last: int = 0) -> Cost | None:
+        """Of the `last` runs; of all."""
+        if not self._pids and price is None:
             return None
-        return Cost.of(of, self._wanted.pids, self._cpu_s, self._wanted.price_per_hour)
+        ran = self._ran[-last:]
+        return Cost.of(
+            right=sum(one.right for one in ran),
+            elapsed_s=sum(one.elapsed_s for one in ran),
+            pids=self._pids,
+            cpu_s=sum(one.cpu_s for one in ran) if self._pids else None,
+            price=price,
+        )
+
+
+def _each(runs: _Runs, other: Plan, others: _Runs) -> Ask:
+    """Asks each target in its own runs."""
+
+    async def ask(plan: Plan) -> Report:
+        return await (others if plan is other else runs).ask(plan)
+
+    return ask
 
 
 def machine() -> str:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DEFAULT = 1000  # requests
 LASTS = 15.0  # seconds, with --slo or --during
 TRIAL = 1 / 5  # of --duration: a short run of the search
+WARM_UP, MOST_WARM_UP_S = 1 / 10, 5.0  # of what a run lasts; and at most
+WARM_UP_S = 1.0  # where only the number of requests says how long it lasts
 
 
 def load(
@@ -63,8 +65,8 @@ def load(
         float | None,
         typer.Option(
             min=0,
-            help="Seconds of the same load that are not measured [default: a tenth of --duration, "
-            "at most 5].",
+            help="Seconds of the same load that are not measured [default: a tenth of what the run "
+            "lasts, at most 5; 1 for --requests without --rate].",
         ),
     ] = None,
     processes: Annotated[
@@ -163,7 +165,7 @@ def load(
         list[int] | None,
         typer.Option(
             help="Processes of the servers on this machine, whose CPU time is told; may repeat "
-            "[default: who listens there, and the Triton behind it].",
+            "[default: who listens there, and the Triton behind it]. With --compare: of both.",
         ),
     ] = None,
     price_per_hour: Annotated[
@@ -189,6 +191,7 @@ def load(
     """
     import uvloop
 
+    from client.load.arrivals import length_s
     from client.load.mix import Mix
     from client.load.result import examine
     from client.load.session import Plan
@@ -200,7 +203,7 @@ def load(
     if requests is None and (search or during is not None):
         duration = duration or LASTS
     open_loop = _arrivals(rate, arrivals, peak, trace, requests, duration)
-    lasts = duration if open_loop is None else open_loop.duration_s
+    lasts = duration if open_loop is None else length_s(open_loop)
     plan = Plan(
         target=target,
         repository=repository,
@@ -208,7 +211,7 @@ def load(
         concurrency=concurrency,
         requests=None if open_loop or duration else requests or DEFAULT,
         duration_s=None if open_loop else duration,
-        warm_up_s=min((duration or 0) / 10, 5) if warm_up is None else warm_up,
+        warm_up_s=_warm_up(lasts) if warm_up is None else warm_up,
         processes=processes,
         mix=Mix.of(mix, filters),
         zipf=zipf,
@@ -225,6 +228,7 @@ def load(
         resolution=resolution,
         rounds=rounds,
         pids=server_pid or servers_of(target, repository),
+        pids_against=server_pid or (servers_of(against, repository) if against else ()),
         price_per_hour=price_per_hour,
     )
     whole = None if search or against else plan.warm_up_s + lasts if lasts else None
@@ -237,6 +241,10 @@ def load(
     _show(found, json)
     if not found.passed:
         raise typer.Exit(1)
+
+
+def _warm_up(lasts: float | None) -> float:
+    return WARM_UP_S if lasts is None else min(lasts * WARM_UP, MOST_WARM_UP_S)
 
 
 def _wanted(

@@ -15,6 +15,8 @@ from typing import NamedTuple, cast
 
 import httptools
 
+from client.load.sending.places import Places
+
 
 class Response(NamedTuple):
     done: float  # time.perf_counter() at its last byte
@@ -112,17 +114,13 @@ class Connections:
         self._host, self._port, self._tls = host, port, tls
         self._timeout_s = timeout_s
         self._idle: deque[Connection] = deque()
-        self._places = most
-        self._waiting: deque[asyncio.Future[None]] = deque()  # for a place
+        self._places = Places(most)
         self._all: set[Connection] = set()
 
     async def ask(self, request: bytes) -> Response:
         """Raises Lost. What waits for a place counts in the time that is allowed."""
         until = time.perf_counter() + self._timeout_s
-        if self._places:
-            self._places -= 1
-        else:
-            await self._place()
+        await self._places.take()
         try:
             if until <= time.perf_counter():
                 raise Lost(f"no free connection within {self._timeout_s:g} s")
@@ -133,25 +131,7 @@ class Connections:
                 if not connection.open:
                     self._all.discard(connection)
         finally:
-            self._pass_on()
-
-    async def _place(self) -> None:
-        """As of a semaphore; but those of asyncio take the longer to cancel the more wait."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():  # it came all the same
-                self._pass_on()
-            raise
-
-    def _pass_on(self) -> None:
-        while self._waiting:
-            if not (waiter := self._waiting.popleft()).done():
-                waiter.set_result(None)
-                return
-        self._places += 1
+            self._places.leave()
 
     def _free(self) -> Connection | None:
         while self._idle:

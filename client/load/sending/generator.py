@@ -69,7 +69,8 @@ async def opened(
     target: Target, questions: Iterator[Question], recording: Recording, instants: Array
 ) -> None:
     """Ask a question at each of `instants` [n] (of time.perf_counter(), ascending), and wait for
-    the last answer. Gives up, and says so in the recording, when far behind."""
+    the last answer. Gives up when far behind: what was not sent then, and what was under way, is
+    kept in the recording as that."""
     try:
         with Alarm() as alarm:
             async with asyncio.TaskGroup() as group:
@@ -83,7 +84,7 @@ async def opened(
                         await asyncio.sleep(0)
                     group.create_task(_ask(target, next(questions), recording, due))
     except* _GaveUp:
-        recording.unsent = len(instants) - len(recording.due)
+        recording.give_up(instants)
 
 
 class _GaveUp(Exception): ...

@@ -25,6 +25,7 @@ from client.load.questions import KEPT, Question, newest_seen
 from client.load.recording import RIGHT, Fate, Outcome
 from client.load.sending.checking import Expected, Known, Releases, fault
 from client.load.sending.connection import Connections, Lost
+from client.load.sending.places import Places
 from recommender.contract import PADDING, Array
 from recommender.errors import BadInput, RecserveError
 from recommender.features import tensors as build
@@ -32,6 +33,7 @@ from recommender.release import Release
 
 SCHEMES = "http://, https://, grpc:// or triton+http://"
 BUSY = (429, 503)
+ROUNDED_S = 0.01  # by which a deadline of gRPC may come early
 FELL_BACK = Outcome(Fate.FALLBACK, "fallback: the model did not answer")
 
 
@@ -60,7 +62,8 @@ def connect(
     mix: Mix | None = None,
     releases: Releases | None = None,
 ) -> Target:
-    """The target at `address`; `model` is for Triton. Raises BadInput."""
+    """The target at `address`, asked by `connections` at a time at most: who comes when all are
+    taken waits for one. `model` is for Triton. Raises BadInput."""
     scheme, place = _parts(address)
     if place and scheme in ("http", "https"):
         if releases is None:
@@ -74,7 +77,8 @@ def connect(
                 field="mix",
                 value=strange,
             )
-        return Triton(f"{scheme}://{place}", release, model=model, timeout_s=timeout_s)
+        address = f"{scheme}://{place}"
+        return Triton(address, release, model=model, timeout_s=timeout_s, most=connections)
     raise BadInput(
         f"target {address!r} is no address of a server",
         remedy=f"Begin it with {SCHEMES}, for example http://127.0.0.1:3000.",
@@ -190,23 +194,42 @@ def _tls() -> ssl.SSLContext:
 
 
 class Triton:
-    def __init__(self, address: str, release: Release, *, model: str, timeout_s: float) -> None:
+    """gRPC has one connection, HTTP one for each request under way: `most` bounds these."""
+
+    def __init__(
+        self, address: str, release: Release, *, model: str, timeout_s: float, most: int
+    ) -> None:
         self._release, self._model, self._timeout_s = release, model, timeout_s
+        self._places = Places(most)
         self._known = Known(release)
         self._client = tensors.connect(address)
         self._prepared = lru_cache(KEPT)(self._prepare)
 
     async def ask(self, question: Question) -> Heard:
+        """What waits for a place counts in the time that is allowed."""
+        until = time.perf_counter() + self._timeout_s
+        await self._places.take()
+        try:
+            return await self._answered(question, until)
+        finally:
+            self._places.leave()
+
+    async def _answered(self, question: Question, until: float) -> Heard:
         inputs, expected = self._prepared(question)
         version = self._release.version
+        left_s = until - time.perf_counter()
+        if left_s <= 0:
+            waited = f"no free place within {self._timeout_s:g} s"
+            return Heard(time.perf_counter(), Outcome(Fate.FAILED, waited))
         try:
-            outputs = await self._client.infer(
-                self._model, version, inputs, timeout_s=self._timeout_s
-            )
+            outputs = await self._client.infer(self._model, version, inputs, timeout_s=left_s)
         except tensors.TooBusy as error:
             return Heard(time.perf_counter(), Outcome(Fate.REFUSED, error.what))
         except RecserveError as error:
-            return Heard(time.perf_counter(), Outcome(Fate.FAILED, error.what))
+            # In the words of what was allowed, not of what was left: one kind of failure.
+            late = time.perf_counter() > until - ROUNDED_S
+            kind = f"no answer within {self._timeout_s:g} s" if late else error.what
+            return Heard(time.perf_counter(), Outcome(Fate.FAILED, kind))
         done = time.perf_counter()
         item_K, score_K = outputs["item"][0], outputs["score"][0]
         there = item_K != PADDING

@@ -1,7 +1,8 @@
 """A result -> one HTML page: no script, no network, light and dark.
 
 headline (what was asked, what came of it) -> objectives and the search -> comparison -> phases of
-a command -> latency, time, endpoints, history lengths -> faults, cost, what else was measured
+a command -> latency, time, endpoints, history lengths -> faults, cost, what else was measured ->
+what was asked, to run it again
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from client.load.during import During
 from client.load.report import PERCENTILES, Report, Second, Share
 from client.load.result import Result
+from client.load.shown.asked import asked
 from client.load.shown.marks import SHOWN, known, legend, ms, point
 from client.load.shown.sections import compared, phases, search, verdicts
 from recommender.report.charts import Point, Series, intervals, lines
@@ -33,6 +35,7 @@ def page(result: Result) -> str:
         _shares("By endpoint", "endpoint", report.by) if report else None,
         _shares("By length of the history", "history, up to", report.lengths) if report else None,
         _rest(result),
+        _plan(result),
     )
 
 
@@ -199,28 +202,58 @@ def _shares(
     )  # fmt: skip
 
 
-def _rest(result: Result) -> Node:
-    made = e("p", f"{result.machine}, {result.at}.", class_="soft")
+def _rest(result: Result) -> Node | None:
     report = result.report
     if report is None:
-        return e("section", made)
+        return _costs(result)
     faults: list[Row] = [
         *([kind, f"{count:,}", "refused"] for kind, count in report.refused.items()),
         *([kind, f"{count:,}", "no answer"] for kind, count in report.errors.items()),
         *([kind, f"{count:,}", "wrong answer"] for kind, count in report.wrong.items()),
+    ]
+    if report.unsent:
+        faults.append(["the generator gave up", f"{report.unsent:,}", "not measured"])
+    apart = {"refusals": report.refused_ms, "fallbacks": report.fallback_ms}
+    took: list[Row] = [
+        [name, *(ms(found[p]) for p in SHOWN)] for name, found in apart.items() if found
     ]
     return e(
         "section",
         e("h2", "What else was seen"),
         table(["fault", "requests", ""], faults) if faults else
         e("p", "No request was refused, and none went without a right answer."),
+        table(["latency apart", *SHOWN], took) if took else None,
         e("p", result.cost.said()) if result.cost else None,
         e("p", _generator(report)),
-        made,
     )  # fmt: skip
+
+
+def _costs(result: Result) -> Node | None:
+    """Of both sides of a comparison."""
+    said = [e("p", f"{side.upper()}: {cost.said()}") for side, cost in result.costs.items()]
+    return e("section", e("h2", "What it cost"), *said) if said else None
+
+
+def _plan(result: Result) -> Node:
+    rows: list[Row] = [
+        [name, e("td", words, class_="words")] for name, words in asked(result.plan).items()
+    ]
+    return e(
+        "section",
+        e("h2", "What was asked"),
+        table(["setting", ""], rows),
+        e("p", f"{result.machine}, {result.at}.", class_="soft"),
+    )
 
 
 def _generator(report: Report) -> str:
     late = ", ".join(f"{name} {ms(value)}" for name, value in report.lag_ms.items())
     processes = "one process" if report.processes == 1 else f"{report.processes} processes"
-    return f"The generator: {processes}, {report.cpu_s:.1f} s of CPU time; it sent late by {late}."
+    adds = ", ".join(f"{name} {ms(value)}" for name, value in report.adds_ms.items())
+    said = (
+        f"The generator: {processes}, {report.cpu_s:.1f} s of CPU time, busy for "
+        f"{min(report.busy, 1):.0%} of the time"
+    )
+    if report.offered_rate is None:
+        return f"{said}."
+    return f"{said}; it sent late by {late}, which adds to the latency: {adds or 'nothing known'}."

@@ -42,7 +42,7 @@ def search(found: Found) -> Node:
             f"{trial.rate:,.1f}",
             f"{trial.report.requests:,}",
             *(ms(trial.report.latency_ms.get(p)) for p in ("p50", "p95", "p99")),
-            f"{sum(trial.report.errors.values()) + sum(trial.report.wrong.values()):,}",
+            f"{trial.report.failed + trial.report.fallbacks:,}",
             f"{sum(trial.report.refused.values()):,}",
             _verdict(trial.held, trial.report.behind),
         ]
@@ -110,7 +110,7 @@ def phases(found: During) -> Node:
             f"{one.elapsed_s:.1f} s",
             f"{one.throughput:,.0f}",
             *(ms(one.latency_ms.get(p)) for p in SHOWN),
-            f"{sum(one.errors.values()) + sum(one.wrong.values()) - one.fallbacks:,}",
+            f"{one.failed:,}",
             f"{one.fallbacks:,}",
             f"{sum(one.refused.values()):,}",
         ]

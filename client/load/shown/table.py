@@ -59,8 +59,19 @@ def _lines(found: Report) -> Iterator[Text]:
         yield Text(f"{count:,} refused: {kind} (p99 of refusals {late:.1f} ms)", "yellow")
     for kind, count in found.errors.items():
         yield Text(f"{count:,} without an answer: {kind}", "red")
+    if found.fallbacks:
+        yield Text(f"p99 of fallbacks {found.fallback_ms['p99']:.1f} ms", "red")
     for kind, count in found.wrong.items():
         yield Text(f"{count:,} answered wrongly: {kind}", "red")
+    yield Text(_generator(found), "dim")
+
+
+def _generator(found: Report) -> str:
+    processes = "" if found.processes == 1 else f", in {found.processes} processes,"
+    said = f"The generator{processes} used {found.cpu_s:.1f} s of CPU time"
+    said += f", and was busy for {min(found.busy, 1):.0%} of the time"
     if found.lag_ms and found.offered_rate is not None:
-        late = found.lag_ms["p99"]
-        yield Text(f"The generator sent 99% of them at most {late:.2f} ms late", "dim")
+        said += f"; it sent 99% of them at most {found.lag_ms['p99']:.2f} ms late"
+        if found.adds_ms:
+            said += f", which adds {found.adds_ms['p99']:.2f} ms to the p99"
+    return f"{said}."

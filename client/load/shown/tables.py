@@ -13,6 +13,7 @@ from client.load.during import During
 from client.load.objective import Found, Verdict
 from client.load.report import Report
 from client.load.result import Result
+from client.load.shown.asked import asked
 from client.load.shown.table import table
 
 HELD, MISSED = Text("holds", "green"), Text("missed", "red")
@@ -28,10 +29,13 @@ def _parts(result: Result) -> Iterator[RenderableType]:
         yield Text(result.search.said(), "bold")
     if result.compare:
         yield _compared(result.compare)
+        for side, cost in result.costs.items():
+            yield Text(f"{side.upper()}: {cost.said()}")
     if result.report:
         yield table(result.report)
-        if result.report.behind:
-            yield _behind(result.report, result.measured)
+    yield _asked(result)
+    if result.report and result.report.behind:
+        yield _behind(result.report, result.measured)
     if result.during:
         yield _phases(result.during)
         yield _command(result.during)
@@ -39,6 +43,11 @@ def _parts(result: Result) -> Iterator[RenderableType]:
         yield _verdicts(result.verdicts)
     if result.cost:
         yield Text(result.cost.said())
+
+
+def _asked(result: Result) -> Text:
+    said = "; ".join(f"{name} {words}" for name, words in asked(result.plan).items())
+    return Text(f"Asked: {said}. On {result.machine}, {result.at}.", "dim")
 
 
 def _behind(found: Report, measured: bool) -> Text:
@@ -94,9 +103,8 @@ def _phases(found: During) -> Table:
     for name in ("p50 ms", "p95 ms", "p99 ms", "errors", "fallbacks", "refused"):
         rows.add_column(name, justify="right")
     for name, one in found.phases.items():
-        errors = sum(one.errors.values()) + sum(one.wrong.values()) - one.fallbacks
         rows.add_row(name, f"{one.elapsed_s:.1f}", f"{one.throughput:,.0f}",
-                     *_took(one.latency_ms), f"{errors:,}", f"{one.fallbacks:,}",
+                     *_took(one.latency_ms), f"{one.failed:,}", f"{one.fallbacks:,}",
                      f"{sum(one.refused.values()):,}")  # fmt: skip
     return rows
 
