@@ -106,6 +106,7 @@ def overload(
             processes=processes,
         )
         found = uvloop.run(run(plan))
+    os.sched_setaffinity(0, ours | others)
     refused = sum(found.refused.values())
     begin, end = CALM_S, CALM_S + int(seconds)
     _say(repository, docs, "overload_apart" if apart else "overload", {
