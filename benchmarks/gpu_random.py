@@ -19,9 +19,9 @@ from recommender.models.deep import Deep, heads_of, other_names
 from recommender.models.encoder import Encoder
 from recommender.models.graph import Graph
 from recommender.models.mixer import Mixer
-from recommender.models.signals import _CELLS as NEIGHBOUR_CELLS
+from recommender.models.signals import CELLS as NEIGHBOUR_CELLS
 from recommender.models.signals import Tables
-from recommender.models.trends import _CELLS as TREND_CELLS
+from recommender.models.trends import CELLS as TREND_CELLS
 
 NOW = 1_700_000_000  # of every request
 _YEAR = 365 * 86_400

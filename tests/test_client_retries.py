@@ -24,7 +24,7 @@ BODIES = {
     "/v1/history": {"user_id": "u", "events": [
         {"item_id": "i1", "event": "view", "timestamp": 7, "title": "One"},
         {"item_id": "i2", "event": "buy", "timestamp": 8}]},
-    "/v1/forget": {"events": 3},
+    "/v1/forget": {"events": 3, "left": 0},
     "/v1/blocked": {"items": ["i1"]},
 }  # fmt: skip
 DROP = 0  # instead of a status: the connection ends without an answer
