@@ -133,7 +133,9 @@ class App:
                 headers = (*ERROR_HEADERS, *headers_of(error))
             except Exception:
                 log.exception("request %s to %s failed", asked.call.request_id, asked.route)
-                status, headers, answer = 500, ERROR_HEADERS, defect(asked.call.request_id)
+                request_id = asked.call.request_id
+                answer = refusal(defect(request_id), request_id)
+                status, headers = 500, ERROR_HEADERS
             finally:
                 self._under_way -= 1
             told = self._origins.told(asked.headers)

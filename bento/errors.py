@@ -60,11 +60,6 @@ def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def defect(request_id: str) -> bytes:
-    fault = Fault(
-        field=None,
-        value=None,
-        message="the service failed",
-        remedy=f"See its log for request {request_id}.",
-    )
-    return msgspec.json.encode(Refusal(error=fault, request_id=request_id))
+def defect(request_id: str) -> RecserveError:
+    """What a caller hears of a failure of ours: the log has the rest."""
+    return RecserveError("the service failed", remedy=f"See its log for request {request_id}.")

@@ -14,7 +14,7 @@ import msgspec
 
 from bento.access import REMEDY
 from bento.body import BODY_S, MAX_BODY
-from bento.errors import HttpError, refusal
+from bento.errors import HttpError, defect, refusal
 from bento.keys import EVENTS, RECOMMEND
 from bento.operations import ABOUT, EXAMPLE_ID, JSON, OPERATIONS, TEXT, Operation, Told
 from bento.schemas import DEFAULT_N, PAGED
@@ -23,7 +23,7 @@ from recommender.errors import BadInput, RecserveError
 
 DEFECT = Told(
     "A defect; the service's log has more under the request id.",
-    RecserveError("the service failed", remedy=f"See its log for request {EXAMPLE_ID}."),
+    defect(EXAMPLE_ID),
 )
 OF_BODIES = {
     "400": Told(

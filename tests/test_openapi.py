@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 
 from bento import keys, openapi
 from bento.door import MAX_HEAD
-from bento.errors import defect
+from bento.errors import defect, refusal
 from bento.operations import EXAMPLE_ID, JSON, OPERATIONS, TEXT, Operation
 from client.api import Refusal
 from recommender.contract import Limits
@@ -92,9 +92,9 @@ def test_every_answer_and_every_error_has_an_example_of_its_type() -> None:
 def test_the_client_reads_every_example_of_an_error(
     one: Operation, method: str, status: str, example: dict[str, Any]
 ) -> None:
-    refusal = msgspec.convert(example, Refusal)
-    assert refusal.request_id == EXAMPLE_ID
-    assert refusal.error.message and refusal.error.remedy
+    told = msgspec.convert(example, Refusal)
+    assert told.request_id == EXAMPLE_ID
+    assert told.error.message and told.error.remedy
     assert example["error"].keys() == {"field", "value", "message", "remedy"}
 
 
@@ -178,7 +178,7 @@ def test_a_body_that_does_not_come_gets_what_the_docs_show(
 
 
 def test_a_defect_is_answered_as_the_docs_show() -> None:
-    assert json.loads(defect(EXAMPLE_ID)) == only("500")
+    assert json.loads(refusal(defect(EXAMPLE_ID), EXAMPLE_ID)) == only("500")
 
 
 def test_the_routes_that_answer_no_struct_say_what_the_docs_show(
