@@ -19,9 +19,8 @@ from recommender.models.deep import Deep, heads_of, other_names
 from recommender.models.encoder import Encoder
 from recommender.models.graph import Graph
 from recommender.models.mixer import Mixer
-from recommender.models.signals import CELLS as NEIGHBOUR_CELLS
-from recommender.models.signals import Tables
-from recommender.models.trends import CELLS as TREND_CELLS
+from recommender.models.signals import Tables, neighbours_of
+from recommender.models.trends import bins_of
 
 NOW = 1_700_000_000  # of every request
 _YEAR = 365 * 86_400
@@ -68,9 +67,9 @@ def random_graph(items: int, config: Config) -> Graph:
 
 def _tables(rows: int, config: Config, heads: tuple[str, ...]) -> dict[str, Tensor]:
     signals = config.signals
-    width = min(signals.neighbours, max(50, NEIGHBOUR_CELLS // rows), rows - 1)
+    width = min(neighbours_of(signals, rows), rows - 1)
     half_lives = len(signals.half_life_days) + 1
-    bins = 2 + max(1, min(signals.trend_bins, TREND_CELLS // (rows * half_lives)))
+    bins = 2 + bins_of(signals, rows)
     state = {
         "popularity": torch.randn(rows),
         "trend": torch.randn(half_lives, bins, rows).half(),

@@ -42,9 +42,9 @@ from recommender.models.mix import NEXT_ITEM
 from recommender.models.parts import EncoderAlone
 from recommender.users import Users
 
-CELLS = 40_000_000  # queries x items of a mixer's epoch: keeps its time within minutes
+_CELLS = 40_000_000  # queries x items of a mixer's epoch: keeps its time within minutes
 _HELD_OUT = 3000  # next-item queries that early stopping asks, at most
-MANY = 4_000  # items from which on signals are fitted at fewer moments: EASE's inverse is cubic
+_MANY = 4_000  # items from which on signals are fitted at fewer moments: EASE's inverse is cubic
 _STRANGERS = 1000  # users who ask with their history hidden, at most
 
 
@@ -159,6 +159,17 @@ class Encoders:
         return encoder, scores
 
 
+def queries_of(blueprint: Blueprint) -> int:
+    """Next-item queries that a mixer learns from, at most."""
+    return min(blueprint.config.mixer.queries, _CELLS // blueprint.items)
+
+
+def cuts_of(blueprint: Blueprint) -> int:
+    """Moments in time at which signals are fitted for the mixer."""
+    wanted = blueprint.config.mixer.cuts
+    return wanted if blueprint.items <= _MANY else min(3, wanted)
+
+
 def moments_of(encoders: Encoders, users: Users) -> tuple[list[Moment], list[float]]:
     """The moment before the newest events, then one for each cut in time; and the curve of the
     first encoder's NDCG@10 by epoch.
@@ -169,7 +180,7 @@ def moments_of(encoders: Encoders, users: Users) -> tuple[list[Moment], list[flo
     blueprint = encoders.blueprint
     recipe, config = blueprint.config, blueprint.config.mixer
     rest, queries = _held_out(blueprint, users)
-    queries = thinned(queries, min(config.queries, CELLS // blueprint.items))
+    queries = thinned(queries, queries_of(blueprint))
     asked = thinned(queries, _HELD_OUT)
 
     def score(encoder: Encoder) -> float:
@@ -182,8 +193,7 @@ def moments_of(encoders: Encoders, users: Users) -> tuple[list[Moment], list[flo
     found = [Moment(encoder=searched, users=rest, queries=queries)]
     parts = []
     if blueprint.time_kind == REAL:
-        count = config.cuts if blueprint.items <= MANY else min(3, config.cuts)
-        parts = cuts(users, count, repurchase=blueprint.repurchase)
+        parts = cuts(users, cuts_of(blueprint), repurchase=blueprint.repurchase)
     encoder, every = None, -(-len(parts) // max(1, config.cut_encoders))
     for number, (known, wanted) in enumerate(parts):
         epochs = config.cut_epochs if number == 0 else max(1, config.cut_epochs // 3)

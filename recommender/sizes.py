@@ -1,20 +1,21 @@
 """What the size of a catalogue changes about a training, by default: said before it begins.
 
-docs/models.md has the same as a table. The constants are read where they act; tests/test_sizes.py
-holds what is said against what is then fitted.
+docs/models.md has the same as a table. Asks those who decide; tests/test_sizes.py holds what is
+said against what is then fitted.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from recommender import fitting
 from recommender.config import HEADS
 from recommender.data.timing import REAL
-from recommender.models import signals, trends
+from recommender.fitting import cuts_of, queries_of
 from recommender.models.baselines import READERS
 from recommender.models.deep import heads_of
 from recommender.models.families import Blueprint
+from recommender.models.signals import neighbours_of
+from recommender.models.trends import bins_of
 from recommender.users import Users
 
 
@@ -27,15 +28,14 @@ def by_size(blueprint: Blueprint, users: Users) -> list[str]:
 
 def _of_mixing(blueprint: Blueprint) -> list[str]:
     config, items, found = blueprint.config, blueprint.items, []
-    cuts = min(3, config.mixer.cuts)
-    if blueprint.time_kind == REAL and items > fitting.MANY and cuts < config.mixer.cuts:
+    cuts, queries = cuts_of(blueprint), queries_of(blueprint)
+    if blueprint.time_kind == REAL and cuts < config.mixer.cuts:
         found.append(f"{cuts} cuts in time instead of {config.mixer.cuts}")
-    queries = fitting.CELLS // items
     if queries < config.mixer.queries:
         found.append(f"at most {queries:,} next-item questions instead of {config.mixer.queries:,}")
     if "encoder" in blueprint.signals.use and items > 2 * config.training.negatives:
         found.append(f"the encoder's loss over {config.training.negatives:,} drawn items")
-    bins = trends.CELLS // (items * (len(config.signals.half_life_days) + 1))
+    bins = bins_of(config.signals, items)
     if "trend" in blueprint.signals.use and bins < config.signals.trend_bins:
         found.append(f"trends at {bins:,} moments instead of {config.signals.trend_bins:,}")
     return found
@@ -48,7 +48,7 @@ def _of_tables(blueprint: Blueprint, users: Users) -> list[str]:
     touched = len(np.unique(users.items[users.targets]))
     if sources & {"ease", "ease_recent"} and touched > config.ease_items:
         found.append(f"EASE of the {config.ease_items:,} most popular items only")
-    width = max(50, signals.CELLS // blueprint.items)
-    if sources and width < config.neighbours:
-        found.append(f"{width} neighbours an item in each table instead of {config.neighbours}")
+    kept = neighbours_of(config, blueprint.items)
+    if sources and kept < config.neighbours:
+        found.append(f"{kept} neighbours an item in each table instead of {config.neighbours}")
     return found

@@ -88,10 +88,10 @@ def test_a_family_is_told_of_what_it_uses_only(little: Dataset, family: str) -> 
 def test_what_is_said_is_what_is_fitted(little: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the constants brought down to a catalogue of sixty items."""
     items = len(little.catalogue) + 1
-    monkeypatch.setattr(fitting, "MANY", items - 1)
-    monkeypatch.setattr(fitting, "CELLS", 100 * items)
-    monkeypatch.setattr(signals, "CELLS", 55 * items)
-    monkeypatch.setattr(trends, "CELLS", 6 * items * 40)
+    monkeypatch.setattr(fitting, "_MANY", items - 1)
+    monkeypatch.setattr(fitting, "_CELLS", 100 * items)
+    monkeypatch.setattr(signals, "_CELLS", 55 * items)
+    monkeypatch.setattr(trends, "_CELLS", 6 * items * 40)
     recipe = small("mixer.cuts=5", "signals.neighbours=58", "signals.ease_items=30")
     blueprint = blueprint_of("deep", little.users, little, recipe)
     assert by_size(blueprint, little.users) == [

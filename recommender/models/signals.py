@@ -37,7 +37,7 @@ from recommender.models.trends import (
 )
 from recommender.users import Users
 
-CELLS = 1_500_000  # items x neighbours of a table: 18 MB; above, the tables are narrower
+_CELLS = 1_500_000  # items x neighbours of a table: 18 MB; above, the tables are narrower
 
 
 def fit_tables(
@@ -52,7 +52,7 @@ def fit_tables(
     """The buffers of `Tables` for the signals in use. `content` is [N, F], unit rows; `like` is
     what untouched items take after (cold.py)."""
     items, use = content.shape[0], config.use
-    config = replace(config, neighbours=min(config.neighbours, max(50, CELLS // items)))
+    config = replace(config, neighbours=neighbours_of(config, items))
     vote = votes(users)
     state = {"popularity": torch.from_numpy(fit_popularity(users, items, vote))}
     for source in SOURCES:
@@ -71,6 +71,11 @@ def fit_tables(
         for column, size in enumerate(user_sizes):
             state[f"affinity_{column}"] = torch.from_numpy(fit_affinity(users, items, column, size))
     return state
+
+
+def neighbours_of(config: SignalConfig, items: int) -> int:
+    """Neighbours that a table keeps of each item, of so many in the catalogue."""
+    return min(config.neighbours, max(50, _CELLS // items))
 
 
 def trend_buffers(trend: Trend) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 Counted from histories; whatever happens at a moment never counts for a request of
 that moment or before. What comes late in a visit says less of what everybody wants: one
 who stays for hundreds of events would drown the others (docs/quality.md).
-Memory: [half-lives, bins, N] float16, at most `CELLS` of them.
+Memory: [half-lives, bins, N] float16, at most `_CELLS` of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from recommender.users import Users
 
 DAY = 86_400.0
 NEVER_SEEN = 2**40  # unix seconds: an item that nobody has touched
-CELLS = 16_000_000
+_CELLS = 16_000_000
 _LATE = 0.25  # the k-th event of a visit counts k to the power of minus this
 _SMOOTH = 3.0  # events of an item by a group of users before its taste counts half
 
@@ -48,7 +48,7 @@ def fit_trend(users: Users, items: int, config: SignalConfig, vote: Array) -> Tr
     half_lives = [*config.half_life_days, np.inf]
     times, item, vote = (a[users.targets] for a in (users.times, users.items, vote))
     start, end = int(times.min()), int(times.max()) + 1
-    bins = max(1, min(config.trend_bins, CELLS // (items * len(half_lives))))
+    bins = bins_of(config, items)
     step = max(1, -(-(end - start) // bins))
 
     # Row b holds events of bins before b; the last row (a request after all data) holds them all.
@@ -65,6 +65,12 @@ def fit_trend(users: Users, items: int, config: SignalConfig, vote: Array) -> Tr
         logs = np.log(counts + np.float32(0.5))
         score[which] = logs - logs[:, 1:].mean(axis=1, keepdims=True)
     return Trend(score=score, start=start, step=step)
+
+
+def bins_of(config: SignalConfig, items: int) -> int:
+    """Moments at which trends of so many items are tabulated, at most."""
+    tables = len(config.half_life_days) + 1
+    return max(1, min(config.trend_bins, _CELLS // (items * tables)))
 
 
 def fit_popularity(users: Users, items: int, vote: Array) -> Array:
