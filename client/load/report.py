@@ -105,12 +105,12 @@ def report(plan: Plan, rows: Rows) -> Report:
     lag = 1000 * (rows.sent - rows.due)
     answered, refused = rows.fate(*ANSWERED), rows.fate(Fate.REFUSED)
     fallback = rows.fate(Fate.FALLBACK)
-    adds = _adds(latency[answered], lag[answered])
+    took, adds = summary(latency[answered]), _adds(latency[answered], lag[answered])
     elapsed = float(rows.done.max(initial=0.0))
     errors = _kinds(rows, Fate.FAILED, Fate.FALLBACK)
     serving = read_index(plan.repository).serving
     assert serving is not None  # it was read before
-    why = _why_behind(plan, rows, latency[answered], lag, adds, elapsed)
+    why = _why_behind(plan, rows, took, lag, adds, elapsed)
     return Report(
         target=plan.target,
         release=serving,
@@ -122,7 +122,7 @@ def report(plan: Plan, rows: Rows) -> Report:
         right=int(right.sum()),
         elapsed_s=elapsed,
         throughput=float(right.sum()) / elapsed if elapsed else 0.0,
-        latency_ms=summary(latency[answered]),
+        latency_ms=took,
         errors=errors,
         wrong=_kinds(rows, Fate.WRONG),
         fallbacks=int(fallback.sum()),
@@ -230,7 +230,7 @@ def _adds(latency: Array, lag: Array) -> dict[str, float]:
 def _why_behind(
     plan: Plan,
     rows: Rows,
-    latency: Array,
+    took: Mapping[str, float],
     lag: Array,
     adds: Mapping[str, float],
     elapsed: float,
@@ -242,11 +242,9 @@ def _why_behind(
     if plan.arrivals is None:
         return ""
     late = float(np.percentile(lag, 99)) if len(lag) else 0.0
-    share = LATE_SHARE * float(np.percentile(latency, 99)) if len(latency) else 0.0
-    if late > max(LATE_MS, share):
+    if late > max(LATE_MS, LATE_SHARE * took.get("p99", 0.0)):
         return f"it sent 1% of the requests {late:.1f} ms late, or later"
     for name, added in adds.items():
-        known = float(np.percentile(latency, PERCENTILES[name]))
-        if added > max(ADDS_MS, ADDS_SHARE * known):
+        if added > max(ADDS_MS, ADDS_SHARE * took[name]):
             return f"its own lateness made the {name} {added:.1f} ms longer"
     return ""
