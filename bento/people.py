@@ -10,7 +10,6 @@ collected, trained on and are still in the store stand in both, and count once.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -18,6 +17,7 @@ from itertools import pairwise
 import numpy as np
 
 from bento.store import Event, Person
+from bento.store.kept import Kept
 from recommender.contract import Array
 from recommender.release import Release
 from recommender.users import EMPTY, History
@@ -59,31 +59,18 @@ class People:
     `Person`, as it does while nobody writes of the user (`bento/store/recent.py`)."""
 
     def __init__(self, release: Release, most_events: int = 200_000) -> None:
-        self._release, self._most, self._events = release, most_events, 0
-        self._kept: OrderedDict[str, tuple[Person | None, Known]] = OrderedDict()
+        self._release = release
+        self._kept: Kept[tuple[Person | None, Known]] = Kept(most_events)
 
     def known(self, user_id: str | None, person: Person | None) -> Known:
         if user_id is None:
             return NOBODY
-        if (kept := self._kept.get(user_id)) is not None and kept[0] is person:
-            self._kept.move_to_end(user_id)
+        if (kept := self._kept.find(user_id)) is not None and kept[0] is person:
             return kept[1]
-        self._drop(user_id)
         found = known(self._release, user_id, person)
-        self._kept[user_id] = (person, found)
-        self._events += _size(found)
-        while self._events > self._most:
-            self._drop(next(iter(self._kept)))
+        # In events; one who has none takes room, too.
+        self._kept.keep(user_id, (person, found), 8 + len(found.history))
         return found
-
-    def _drop(self, user_id: str) -> None:
-        if (kept := self._kept.pop(user_id, None)) is not None:
-            self._events -= _size(kept[1])
-
-
-def _size(known: Known) -> int:
-    """In events; one who has none takes room, too."""
-    return 8 + len(known.history)
 
 
 def until(history: History, time: int) -> History:

@@ -8,10 +8,11 @@ read of that user is kept. Knows no file and no database.
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable
 
 from bento.store.base import Person
+from bento.store.kept import Kept
 
 MOST_EVENTS = 50_000  # of all persons together; one without events counts as one
 
@@ -20,19 +21,15 @@ class Recent:
     """Of one event loop; `written` may be called by any thread."""
 
     def __init__(self, most_events: int = MOST_EVENTS) -> None:
-        self._most, self._events = most_events, 0
-        self._persons: OrderedDict[str, tuple[int, Person]] = OrderedDict()  # with its limit
+        self._persons: Kept[tuple[int, Person]] = Kept(most_events)  # with its limit
         self._reading: dict[str, object] = {}  # the newest reading of each user
         self._writing: Counter[str] = Counter()
         self._lock = threading.Lock()  # of `_writing`
 
     def find(self, user_id: str, limit: int) -> Person | None:
         """At most `limit` of its newest events, as `Store.person`."""
-        found = self._persons.get(user_id)
-        if found is None or found[0] != limit:
-            return None
-        self._persons.move_to_end(user_id)
-        return found[1]
+        found = self._persons.find(user_id)
+        return None if found is None or found[0] != limit else found[1]
 
     def reads(self, user_id: str) -> object:
         """A reading begins: its ticket, for `keep` and at last for `read`."""
@@ -43,13 +40,8 @@ class Recent:
 
     def keep(self, user_id: str, limit: int, person: Person, ticket: object) -> None:
         """What was read under `ticket`, unless it may be older than a write."""
-        if self._reading.get(user_id) is not ticket:
-            return
-        self._drop(user_id)
-        self._persons[user_id] = (limit, person)
-        self._events += _size(person)
-        while self._events > self._most:
-            self._drop(next(iter(self._persons)))
+        if self._reading.get(user_id) is ticket:
+            self._persons.keep(user_id, (limit, person), max(1, len(person.events)))
 
     def read(self, user_id: str, ticket: object) -> None:
         """The reading is over, with or without a person."""
@@ -62,7 +54,7 @@ class Recent:
             with self._lock:
                 self._writing[user_id] += 1
             self._reading.pop(user_id, None)
-            self._drop(user_id)
+            self._persons.drop(user_id)
 
     def written(self, user_ids: Iterable[str]) -> None:
         with self._lock:
@@ -75,12 +67,3 @@ class Recent:
         """The file is away, or another one: nothing that was read is known to be right."""
         self._persons.clear()
         self._reading.clear()
-        self._events = 0
-
-    def _drop(self, user_id: str) -> None:
-        if (found := self._persons.pop(user_id, None)) is not None:
-            self._events -= _size(found[1])
-
-
-def _size(person: Person) -> int:
-    return max(1, len(person.events))
