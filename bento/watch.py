@@ -79,14 +79,14 @@ class Watch:
                 if not self._away:  # once, not twice a second
                     log.warning("the store is away: %s", error)
                 self._away = True
+                if not self.ready and asyncio.get_running_loop().time() > patient:
+                    log.warning("ready without the store: until it answers, no item is blocked")
+                    self.ready = True
             else:
                 if self._away:
                     log.info("the store answers again")
                 self._away, self.ready = False, True
             self._gauge.set(self._away)
-            if not self.ready and self._away and asyncio.get_running_loop().time() > patient:
-                log.warning("ready without the store: until it answers, no item is blocked")
-                self.ready = True
             await asyncio.sleep(PAUSE_S)
 
 
