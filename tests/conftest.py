@@ -20,7 +20,8 @@ from bento_process import Service, answers, bentoml_serve, wait_until
 from cold_data import cold_dataset, cold_folder  # noqa: F401 - fixtures
 from every_family import Every
 from served import ITEMS, Stack, serving
-from triton_process import toy_repository, toy_server, toy_weights  # noqa: F401 - fixtures
+from toy_release import returning
+from triton_process import Returning, toy_repository, toy_server, toy_weights  # noqa: F401 - fixtures
 from two_catalogues import one, other  # noqa: F401 - fixtures
 
 from export.releases import publish
@@ -121,6 +122,13 @@ def every(run_folder: Path, exported: Path, tmp_path_factory: pytest.TempPathFac
 def stack(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with serving(repository, tmp_path_factory.mktemp("serve")) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Returning]:
+    """Of the toy release, each file's own: it can go and come."""
+    with returning(tmp_path_factory.mktemp("triton")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

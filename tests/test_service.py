@@ -1,5 +1,4 @@
-"""The Bento service as its callers see it, on a release whose Triton never comes; at the end, on
-one whose Triton comes and goes."""
+"""The Bento service as its callers see it, on a release whose Triton never comes."""
 
 from __future__ import annotations
 
@@ -14,19 +13,13 @@ from bento_process import (
     GENRES,
     ROOT,
     Service,
-    answers,
     bentoml_serve,
     environment,
-    wait_until,
-    worker_of,
     write_release,
 )
 from ports import free_ports
 from prometheus_client.parser import text_string_to_metric_families
-from toy_release import returning
-from triton_process import Returning
 
-from client.service import RecserveClient
 from recommender.contract import Limits
 
 ITEMS = 60
@@ -370,47 +363,3 @@ def test_what_cannot_be_served_ends_bentoml_serve_with_one_line_and_its_remedy(
     assert done.returncode != 0
     lines = (done.stdout + done.stderr).strip().splitlines()
     assert len(lines) == 1 and words in lines[0], lines
-
-
-# Beside a Triton
-
-
-@pytest.fixture(scope="module")
-def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Returning]:
-    with returning(tmp_path_factory.mktemp("triton")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def beside(triton: Returning, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that this Triton answers."""
-    variables = {
-        "RECSERVE_REPOSITORY": str(triton.repository),
-        "RECSERVE_TRITON": f"grpc://127.0.0.1:{triton.ports.grpc}",
-        "RECSERVE_DEADLINE_MS": "2000",  # a loaded test machine is no outage
-    }
-    with bentoml_serve(tmp_path_factory.mktemp("beside"), variables) as running:
-        wait_until(lambda: answers(running.http, "/readyz"))
-        yield running
-
-
-def test_the_running_worker_has_neither_torch_nor_pandas_in_its_memory(beside: Service) -> None:
-    assert beside.recommend(user_id="reader", n=3)["fallback"] is False
-    assert ids(beside.post("/v1/popular", {"n": 3, "text": "title"}))
-    paths = [Path(file.path) for file in worker_of(beside).memory_maps()]
-    parts = {part for path in paths for part in path.parts}
-    assert {"msgspec", "numpy", "grpc"} <= parts  # so much for looking at the right process
-    assert not [part for part in parts if part.startswith(("torch", "libtorch", "pandas"))]
-
-
-def test_release_says_whether_triton_answers(beside: Service, triton: Returning) -> None:
-    with RecserveClient(beside.url) as client:
-        assert client.release().triton == "answers"
-        triton.kill()
-        try:
-            wait_until(lambda: client.recommend(n=1).fallback and client.release().triton == "away")
-            assert client.ready()
-        finally:
-            triton.start()
-        wait_until(lambda: client.release().triton == "answers")  # by a probe: nobody asks
-        assert not client.recommend(n=1).fallback

@@ -20,26 +20,15 @@ from bento_process import (
     wait_until,
 )
 from stores import redis_server
-from toy_release import returning
+from toy_release import beside
 from triton_process import Returning
 
 from client.service import RecserveClient
 from recommender.errors import BadInput
 
 
-@pytest.fixture(scope="module")
-def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Returning]:
-    with returning(tmp_path_factory.mktemp("triton")) as server:
-        yield server
-
-
 def variables(triton: Returning, store: Path) -> dict[str, str]:
-    return {
-        "RECSERVE_REPOSITORY": str(triton.repository),
-        "RECSERVE_TRITON": f"grpc://127.0.0.1:{triton.ports.grpc}",
-        "RECSERVE_DEADLINE_MS": "2000",
-        "RECSERVE_STORE": f"sqlite:///{store}",
-    }
+    return beside(triton, RECSERVE_STORE=f"sqlite:///{store}")
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,8 @@ import pytest
 from bento_process import Service, answers, bentoml_serve, wait_until
 from stores import RedisServer, redis_server
 from test_service_events import act, ids, send
-from toy_release import returning
+from toy_release import beside
 from triton_process import Returning
-
-
-@pytest.fixture(scope="module")
-def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Returning]:
-    with returning(tmp_path_factory.mktemp("triton")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -25,21 +19,12 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield server
 
 
-def variables(triton: Returning, redis: RedisServer) -> dict[str, str]:
-    return {
-        "RECSERVE_REPOSITORY": str(triton.repository),
-        "RECSERVE_TRITON": f"grpc://127.0.0.1:{triton.ports.grpc}",
-        "RECSERVE_DEADLINE_MS": "2000",
-        "RECSERVE_STORE": redis.url,
-    }
-
-
 @pytest.fixture(scope="module")
 def replicas(
     triton: Returning, redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Service, Service]]:
     tmp = tmp_path_factory.mktemp("bento")
-    given = variables(triton, redis)
+    given = beside(triton, RECSERVE_STORE=redis.url)
     with bentoml_serve(tmp, given) as one, bentoml_serve(tmp, given) as other:
         for service in (one, other):
             wait_until(lambda service=service: answers(service.http, "/readyz"))
@@ -89,10 +74,11 @@ def test_who_starts_without_the_store_is_not_ready_before_it_knows_what_is_block
     redis: RedisServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
+    given = beside(triton, RECSERVE_STORE=redis.url)
     best = ids(replicas[0].recommend(user_id="eve", n=1))[0]
     replicas[0].post("/v1/blocked", {"add": [best]})
     redis.kill()
-    with bentoml_serve(tmp_path_factory.mktemp("late"), variables(triton, redis)) as late:
+    with bentoml_serve(tmp_path_factory.mktemp("late"), given) as late:
         wait_until(lambda: late.recommend(n=1)["fallback"] is False)  # Triton is there
         until = time.monotonic() + 2
         while time.monotonic() < until:

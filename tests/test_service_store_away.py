@@ -20,18 +20,12 @@ from bento_process import Service, answers, bentoml_serve, wait_until, worker_of
 from scale import often
 from stores import RedisServer
 from test_service_events import act, ids, send
-from toy_release import returning
+from toy_release import beside
 from triton_process import Returning
 
 from bento.store.redis_reading import RedisReader
 from client.service import RecserveClient
 from recommender.errors import Unavailable
-
-
-@pytest.fixture(scope="module")
-def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Returning]:
-    with returning(tmp_path_factory.mktemp("triton")) as server:
-        yield server
 
 
 class Outage(Protocol):
@@ -120,15 +114,6 @@ def outage(kind: str, folder: Path) -> Iterator[Outage]:
         store.server.kill()
 
 
-def variables(triton: Returning, store: Outage) -> dict[str, str]:
-    return {
-        "RECSERVE_REPOSITORY": str(triton.repository),
-        "RECSERVE_TRITON": f"grpc://127.0.0.1:{triton.ports.grpc}",
-        "RECSERVE_DEADLINE_MS": "2000",
-        "RECSERVE_STORE": store.url,
-    }
-
-
 def sent(service: Service, event: dict[str, Any]) -> httpx.Response:
     return service.http.post("/v1/events", json={"events": [event]})
 
@@ -139,7 +124,7 @@ def test_a_store_that_is_away_or_full_costs_the_answer_its_past_and_nothing_else
 ) -> None:
     with (
         outage(kind, tmp_path) as store,
-        bentoml_serve(tmp_path, variables(triton, store)) as service,
+        bentoml_serve(tmp_path, beside(triton, RECSERVE_STORE=store.url)) as service,
     ):
         wait_until(lambda: answers(service.http, "/readyz"))
         stranger = ids(service.recommend(user_id="nobody"))
@@ -175,7 +160,7 @@ def test_kill_9_of_the_service_while_its_store_comes_and_goes_loses_and_doubles_
     event: dict[str, Any] | None = None  # what was not accepted: sent again, with its id
     with outage(kind, tmp_path) as store:
         for number in range(kills):
-            with bentoml_serve(tmp_path, variables(triton, store)) as service:
+            with bentoml_serve(tmp_path, beside(triton, RECSERVE_STORE=store.url)) as service:
                 way, at = rng.choice(store.ways), rng.randrange(1, 30)
                 until, i = time.monotonic() + rng.uniform(0.05, 1.5), 0
                 while time.monotonic() < until:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from bento_process import (
     answers,
     bentoml_serve,
     wait_until,
+    worker_of,
 )
 from prometheus_client.parser import text_string_to_metric_families
-from toy_release import returning
+from toy_release import beside, returning
 from triton_process import Returning
 
 from client.service import AsyncRecserveClient, RecserveClient
@@ -38,12 +40,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Returning]:
 
 @pytest.fixture(scope="module")
 def service(triton: Returning, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    variables = {
-        "RECSERVE_REPOSITORY": str(triton.repository),
-        "RECSERVE_TRITON": f"grpc://127.0.0.1:{triton.ports.grpc}",
-        "RECSERVE_DEADLINE_MS": "2000",  # a loaded test machine is no outage
-    }
-    with bentoml_serve(tmp_path_factory.mktemp("bento"), variables) as running:
+    with bentoml_serve(tmp_path_factory.mktemp("bento"), beside(triton)) as running:
         wait_until(lambda: answers(running.http, "/readyz"))
         yield running
 
@@ -192,6 +189,15 @@ def test_the_client_says_when_nobody_answers() -> None:
         client.recommend()
 
 
+def test_the_running_worker_has_neither_torch_nor_pandas_in_its_memory(service: Service) -> None:
+    assert service.recommend(user_id="reader", n=3)["fallback"] is False
+    assert service.post("/v1/popular", {"n": 3, "text": "title"})["items"]
+    paths = [Path(file.path) for file in worker_of(service).memory_maps()]
+    parts = {part for path in paths for part in path.parts}
+    assert {"msgspec", "numpy", "grpc"} <= parts  # so much for looking at the right process
+    assert not [part for part in parts if part.startswith(("torch", "libtorch", "pandas"))]
+
+
 # From here on Triton goes away; each test leaves it as it found it.
 
 
@@ -222,3 +228,16 @@ def test_a_triton_that_dies_is_answered_for_and_used_again_when_it_is_back(
     triton.start()
     wait_until(lambda: service.recommend(n=1)["fallback"] is False)
     assert_answers(service.recommend(), wanted())
+
+
+def test_release_says_whether_triton_answers(service: Service, triton: Returning) -> None:
+    with RecserveClient(service.url) as client:
+        assert client.release().triton == "answers"
+        triton.kill()
+        try:
+            wait_until(lambda: client.recommend(n=1).fallback and client.release().triton == "away")
+            assert client.ready()
+        finally:
+            triton.start()
+        wait_until(lambda: client.release().triton == "answers")  # by a probe: nobody asks
+        assert not client.recommend(n=1).fallback

@@ -26,6 +26,16 @@ def toy_release(folder: Path, models: tuple[str, ...] = (RECOMMENDER_ONNX,)) -> 
     return repository
 
 
+def beside(triton: Returning, **more: str) -> dict[str, str]:
+    """Settings of a service that this Triton answers."""
+    return {
+        "RECSERVE_REPOSITORY": str(triton.repository),
+        "RECSERVE_TRITON": f"grpc://127.0.0.1:{triton.ports.grpc}",
+        "RECSERVE_DEADLINE_MS": "2000",  # a loaded test machine is no outage
+        **more,
+    }
+
+
 @contextmanager
 def returning(folder: Path, models: tuple[str, ...] = (RECOMMENDER_ONNX,)) -> Iterator[Returning]:
     """A Triton that has loaded it."""
