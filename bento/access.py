@@ -173,6 +173,11 @@ def _too_many(what: str, wait_s: float) -> HttpError:
     )
 
 
+def overloaded() -> HttpError:
+    """The same words each time: the door says them again without making them anew."""
+    return _too_many("as many requests are under way as can be answered in time", 1.0)
+
+
 class Gate:
     """Whom the service lets in: with keys, by key; without, by address if there is a rate."""
 
@@ -202,10 +207,10 @@ class Gate:
             self._refused(RATE)
             raise
 
-    def full(self, under_way: int, *, modelled: bool) -> HttpError | None:
-        """What cannot be answered soon is refused now: a queue would only make all late. What
-        asks no model is soon answered for longer."""
+    def full(self, under_way: int, *, modelled: bool) -> bool:
+        """What cannot be answered soon is refused now (`overloaded`): a queue would only make all
+        late. What asks no model is soon answered for longer."""
         if self._pace.room(under_way) if modelled else under_way < self._pace.most:
-            return None
+            return False
         self._refused(OVERLOAD)
-        return _too_many(f"{under_way} requests are under way", 1.0)
+        return True

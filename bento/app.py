@@ -11,16 +11,18 @@ recommender: a route is a function from body and call to bytes.
 from __future__ import annotations
 
 import logging
+import random
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 from bento import body as bodies
 from bento import log as logs
-from bento.access import Call, Gate, Keyring, Rates, permit
+from bento.access import Call, Gate, Keyring, Rates, overloaded, permit
 from bento.body import BODY_S
 from bento.door import Refused
 from bento.errors import Disconnected, Headers, HttpError, defect, headers_of, refusal
@@ -154,8 +156,9 @@ class App:
         route = self.routes.get(path)
         if route is None or "POST" not in route.methods:
             return None
-        if not (error := self._gate.full(under_way, modelled=route.modelled)):
+        if not self._gate.full(under_way, modelled=route.modelled):
             return None
+        error = overloaded()
         asked = _Asked({"method": "POST", "path": path, "client": None, "headers": headers})
         asked.route = path
         answer = refusal(error, asked.call.request_id)
@@ -163,7 +166,16 @@ class App:
         self._log(asked, error.status, answer)
         told = self._origins.told(asked.headers)
         given = [*ERROR_HEADERS, *headers_of(error), *told, *_framing(asked, answer)]
-        return Refused(error.status, given, answer)
+        alike = not self._log_requests and b"x-request-id" not in asked.headers
+        again = partial(self._refused_again, path, route.modelled) if alike else None
+        return Refused(error.status, given, answer, asked.call.request_id.encode(), again)
+
+    def _refused_again(self, path: str, modelled: bool, under_way: int) -> bytes | None:
+        """The request id of another answer as that of `refused`; None: it may come in."""
+        if not self._gate.full(under_way, modelled=modelled):
+            return None
+        self._metrics.answered(path, 429, None)
+        return _new_id().encode()
 
     async def _answer(self, asked: _Asked, receive: Receive) -> tuple[int, Headers, bytes]:
         """Status, headers and body. Raises RecserveError; Disconnected where nobody waits."""
@@ -174,8 +186,8 @@ class App:
             return 204, self._origins.preflight(headers), b""
         route = self._route(method, asked.path)
         if method == "POST":
-            if full := self._gate.full(self._under_way - 1, modelled=route.modelled):
-                raise full
+            if self._gate.full(self._under_way - 1, modelled=route.modelled):
+                raise overloaded()
             self._origins.check(headers)
         if route.scope is not None and (key := self._gate.key(headers.get(b"authorization"))):
             asked.call = Call(asked.call.request_id, key)  # who it was, even if it may not
@@ -257,4 +269,11 @@ def _request_id(headers: Mapping[bytes, bytes]) -> str:
     """The caller's X-Request-ID if it is safe to log and to echo, otherwise a new one."""
     given = headers.get(b"x-request-id", b"").decode("latin-1")
     safe = REQUEST_ID.fullmatch(given.encode("latin-1")) and PREFIX not in given
-    return given if safe else secrets.token_hex(8)
+    return given if safe else _new_id()
+
+
+_ids = random.Random(secrets.randbits(128))
+
+
+def _new_id() -> str:
+    return f"{_ids.getrandbits(64):016x}"

@@ -2,7 +2,8 @@
 
     head      at most MAX_HEAD bytes: its parser in C takes any number into memory
     refusals  what the application would turn away is answered here, for a tenth of what a call
-              of it costs: ten times the traffic that fits must not cost what fits
+              of it costs: ten times the traffic that fits must not cost what fits. And a head that
+              was turned away within this second is not even parsed when it comes again
     idle      connections stay open longer than load balancers keep theirs (60 s are usual), which
               otherwise send a request into a connection that is just being closed
 
@@ -23,12 +24,28 @@ from bento.errors import Headers
 MAX_HEAD = 65_536  # bytes
 SMALL = 65_536  # bytes of a body that is read and dropped, rather than left in the way
 KEEP_ALIVE_S = 75
+_HEADS = 64  # that were turned away and are known when they come again
+_SHORT = 2048  # bytes of such a head, at most
 
 
 class Refused(NamedTuple):
+    """An answer that turns away. `again` takes the requests under way and gives the request id of
+    the next such answer to the same head, or None where there is room; None: no two are alike."""
+
     status: int
     headers: Headers
     body: bytes
+    request_id: bytes
+    again: Callable[[int], bytes | None] | None = None
+
+
+class _Known(NamedTuple):
+    """A head that was turned away."""
+
+    length: int  # of the body that belongs to it
+    parts: list[bytes]  # the answer, whose request ids were cut out
+    again: Callable[[int], bytes | None]
+    dated: object  # the server's headers then: another date makes another answer
 
 
 # Requests under way, method, path and headers -> the answer that turns one away.
@@ -38,6 +55,7 @@ Refuse = Callable[[int, bytes, bytes, Headers], Refused | None]
 def use(refuse: Refuse) -> None:
     """From now on, for servers of this process that name no protocol (BentoML's worker)."""
     Door.refuse = refuse
+    Door.known = {}
     HTTP_PROTOCOLS["auto"] = f"{__name__}:Door"
 
 
@@ -45,7 +63,10 @@ class Door(HttpToolsProtocol):
     """A head that is too large gets 400 and the end, as anything else that is no HTTP."""
 
     refuse: ClassVar[Refuse]
-    _reading = False
+    known: ClassVar[dict[bytes, _Known]] = {}
+    _within = _reading = False  # a request, its head
+    _chunk = b""  # that began with a request
+    _unparsed = 0  # requests since the parser saw one
     _came = _parsed = 0  # bytes of the head: in earlier chunks, and in whole fields
     _refused: Refused | None = None  # said at the end of the request
 
@@ -54,6 +75,13 @@ class Door(HttpToolsProtocol):
         self.timeout_keep_alive = KEEP_ALIVE_S
 
     def data_received(self, data: bytes) -> None:
+        between = not self._within and (self.cycle is None or self.cycle.response_complete)
+        if between and Door.known and (answer := self._as_before(data)):
+            self.transport.write(answer)
+            self.server_state.total_requests += 1
+            self._unparsed += 1
+            return
+        self._chunk = data if between else b""
         super().data_received(data)
         if self._reading:  # its end is still to come
             self._came += len(data)
@@ -61,7 +89,8 @@ class Door(HttpToolsProtocol):
                 self.send_400_response("The head of the request is too large.")
 
     def on_message_begin(self) -> None:
-        self._reading, self._came, self._parsed = True, 0, 0
+        self._within = self._reading = True
+        self._came = self._parsed = 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -86,19 +115,60 @@ class Door(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._within = False
         if self._refused is None:
             super().on_message_complete()
             return
-        (status, headers, body), self._refused = self._refused, None
+        refused, self._refused = self._refused, None
         last = not self.parser.should_keep_alive()
-        lines = [STATUS_LINE[status]]
-        for name, value in (*self.server_state.default_headers, *headers):
+        lines = [STATUS_LINE[refused.status]]
+        for name, value in (*self.server_state.default_headers, *refused.headers):
             lines += (name, b": ", value, b"\r\n")
         lines.append(b"connection: close\r\n\r\n" if last else b"\r\n")
-        self.transport.write(b"".join((*lines, body)))
+        answer = b"".join((*lines, refused.body))
+        self.transport.write(answer)
         if last:
             self.transport.close()
+        elif refused.again is not None:
+            self._remember(answer, refused.request_id, refused.again)
         self.on_response_complete()
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self._unparsed:  # uvicorn did not hear of them: from now on, once more
+            self._unparsed = 0
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _as_before(self, data: bytes) -> bytes | None:
+        """The answer to a whole request whose head was turned away within this second."""
+        head = data.find(b"\r\n\r\n") + 4
+        known = Door.known.get(data[:head])
+        if (
+            known is None
+            or len(data) != head + known.length
+            or known.dated is not self.server_state.default_headers
+            or (request_id := known.again(len(self.tasks))) is None
+        ):
+            return None
+        return request_id.join(known.parts)
+
+    def _remember(
+        self, answer: bytes, request_id: bytes, again: Callable[[int], bytes | None]
+    ) -> None:
+        """The head of the request that just ended, if that came in one piece and alone."""
+        head = self._chunk.find(b"\r\n\r\n") + 4
+        length = len(self._chunk) - head
+        named = next((value for name, value in self.headers if name == b"content-length"), b"")
+        if not 4 <= head <= _SHORT or not named.isdigit() or int(named) != length:
+            return
+        dated = self.server_state.default_headers
+        if len(Door.known) >= _HEADS or any(k.dated is not dated for k in Door.known.values()):
+            Door.known.clear()
+        parts = answer.split(request_id)
+        Door.known[self._chunk[:head]] = _Known(length, parts, again, dated)
 
     def _at_hand(self) -> bool:
         """Is a small body on its way, and no earlier request of the connection unanswered?"""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import uvicorn
@@ -31,6 +32,7 @@ class Held:
 
     def __init__(self, settings: Settings) -> None:
         self.free, self.metrics, self.heard = asyncio.Event(), Metrics(), list[bytes]()
+        self.looked_at = 0  # requests that the application was asked about
         self.app = App(self.metrics, settings=settings)
         post = {"method": "POST", "handler": self._answer}
         self.app.routes = {
@@ -38,6 +40,10 @@ class Held:
             "/events": Route(**post),
             "/get": Route(method="GET", handler=self._at_once),
         }
+
+    def refused(self, *asked: Any) -> door.Refused | None:
+        self.looked_at += 1
+        return self.app.refused(*asked)
 
     async def _answer(self, body: bytes, _: Call) -> bytes:
         self.heard.append(body)
@@ -72,7 +78,7 @@ def with_two_under_way(
 ) -> None:
     async def run() -> None:
         held = Held(settings or Settings(max_inflight=2))
-        door.use(held.app.refused)
+        door.use(held.refused)
         (port,) = free_ports(1)
         config = uvicorn.Config(
             held.app, port=port, http=door.Door, lifespan="off", log_level="warning"
@@ -107,7 +113,7 @@ def assert_turned_away(reply: Reply, request_id: str | None = None) -> None:
     assert (status, headers["retry-after"]) == (429, "1")
     assert headers["content-type"] == "application/json"
     said = json.loads(body)
-    assert "2 requests are under way" in said["error"]["message"]
+    assert "as many requests are under way as can be answered in time" in said["error"]["message"]
     assert said["error"].keys() == {"field", "value", "message", "remedy"}
     assert said["request_id"] == headers["x-request-id"]
     assert request_id is None or said["request_id"] == request_id
@@ -130,6 +136,71 @@ def test_what_finds_no_room_is_told_so_and_its_connection_goes_on() -> None:
                 await asyncio.sleep(0.01)
         assert reply[::2] == (200, b'"held"')
 
+    with_two_under_way(scenario)
+
+
+def test_a_head_that_comes_again_is_turned_away_unparsed_until_there_is_room() -> None:
+    async def scenario(held: Held, connect: Connect) -> None:
+        many = [await connect() for _ in range(4)]
+        before, ids = held.looked_at, set[str]()
+        for number in range(100):
+            reply = await many[number % 4].ask(post("wait", b'"%02d"' % number))
+            assert_turned_away(reply)
+            ids.add(reply[1]["x-request-id"])
+        assert len(ids) == 100
+        assert held.looked_at - before <= 10, "one head, which is looked at once a second"
+        text = held.metrics.text().decode()
+        assert 'recserve_requests_total{route="/wait",status="429"} 100.0' in text
+        assert 'recserve_refused_total{reason="overload"} 100.0' in text
+        assert 'recserve_request_seconds_count{route="/wait"}' not in text
+        held.free.set()
+        async with asyncio.timeout(10):
+            while (reply := await many[0].ask(post("wait", b'"in"')))[0] == 429:
+                await asyncio.sleep(0.01)
+        assert reply[::2] == (200, b'"held"')
+        assert held.heard[-1] == b'"in"'
+
+    with_two_under_way(scenario)
+
+
+@pytest.mark.parametrize(
+    ("written", "answers"),
+    [
+        ([post("wait", b"{}")[:-1], b"}"], [429]),  # in two pieces
+        ([post("wait")[:20], post("wait")[20:]], [429]),
+        ([post("wait") + post("wait")], [429, 429]),  # two in one
+        ([post("wait") + post("wait")[:30], post("wait")[30:]], [429, 429]),
+        ([post("wait", b"{ }")], [429]),  # another head
+        ([post("wait") + b"GET /get HTTP/1.1\r\nhost: here\r\n\r\n"], [429, 200]),
+        ([post("get")], [405]),
+        ([post("wait", more=b"connection: close\r\n")], [429]),
+    ],
+)
+def test_what_only_looks_like_a_head_that_was_turned_away_is_read_as_what_it_is(
+    written: list[bytes], answers: list[int]
+) -> None:
+    async def scenario(_: Held, connect: Connect) -> None:
+        one = await connect()
+        for _again in range(2):
+            assert_turned_away(await one.ask(post("wait")))
+        for piece in written:
+            one.writer.write(piece)
+            await asyncio.sleep(0.02)
+        assert [(await one.reply())[0] for _ in answers] == answers
+
+    with_two_under_way(scenario)
+
+
+def test_a_connection_stays_open_while_it_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(_: Held, connect: Connect) -> None:
+        one = await connect()
+        for _again in range(30):
+            assert_turned_away(await one.ask(post("wait")))
+            await asyncio.sleep(0.05)
+        async with asyncio.timeout(10):
+            assert await one.reader.read() == b"", "and is closed when it is left idle"
+
+    monkeypatch.setattr(door, "KEEP_ALIVE_S", 0.5)
     with_two_under_way(scenario)
 
 
