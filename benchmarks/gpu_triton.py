@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from triton_rates import Batch, batches_of, serving
 
-from client.tensors import TritonGrpc
+from client.over_grpc import TritonGrpc
 from export import golden
 from export.parity import compare
 from export.serving_config import ServingConfig

@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from client.control import Control
-from client.tensors import TritonGrpc
+from client.over_grpc import TritonGrpc
 from export.serving_config import ServingConfig, parse
 from export.triton_config import backend_of, config_text
 from recommender.contract import Array

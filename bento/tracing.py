@@ -27,7 +27,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from bento.app import App, Receive, Scope, Send
 from bento.metrics import Metrics
-from client.tensors import Headers
+from client.wire_types import Headers
 from recommender.errors import BadInput, MachineError
 
 if TYPE_CHECKING:

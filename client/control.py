@@ -14,7 +14,7 @@ from typing import Any, Self
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from client.tensors import TritonGrpc
+from client.over_grpc import TritonGrpc
 from recommender.errors import BadInput, NotFound, ReleaseError, Unavailable
 
 # Triton's flag of a restricted protocol names a key, and this is how gRPC sends it.

@@ -21,7 +21,9 @@ from typing import Protocol
 
 import numpy as np
 
-from client.tensors import Headers, Triton, too_late
+from client.tensors import Triton
+from client.triton_errors import too_late
+from client.wire_types import Headers
 from recommender.contract import Array
 from recommender.errors import RecserveError, Unavailable
 

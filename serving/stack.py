@@ -167,7 +167,7 @@ def _launch_bento(
         **os.environ,
         **front.environment(),
         "RECSERVE_REPOSITORY": str(release.repository),
-        "RECSERVE_TRITON": f"grpc://{TRITON_HOST}:{ports.grpc}",
+        "RECSERVE_TRITON": f"triton+http://{TRITON_HOST}:{ports.http}",
         "BENTOML_HOME": str(log.parent / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",
         "PYTHONUNBUFFERED": "1",  # the last line of its log is what we show when it dies

@@ -22,7 +22,8 @@ from ports import free_ports
 from redis_pod import RedisPod
 from tritonclient.grpc import service_pb2
 
-from client.tensors import TritonGrpc, connect
+from client.over_grpc import TritonGrpc
+from client.tensors import connect
 from recommender.contract import RECOMMENDER_ONNX, Array, model_names
 from recommender.errors import Unavailable
 from serving import wheel

@@ -29,7 +29,7 @@ from manifests import main_container, named, probes, workloads
 from pod import running
 from ports import free_ports
 
-from client.tensors import CHANNEL_OPTIONS
+from client.over_grpc import CHANNEL_OPTIONS
 from recommender.contract import RECOMMENDER_ONNX
 from serving import wheel
 

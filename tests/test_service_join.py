@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from client.join import Joiner
-from client.tensors import Headers
+from client.wire_types import Headers
 from recommender.contract import Array
 from recommender.errors import BadInput, Unavailable
 

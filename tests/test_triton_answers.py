@@ -21,7 +21,8 @@ from triton_process import (
 from tritonclient.grpc import service_pb2
 
 from client.control import Control
-from client.tensors import TritonGrpc, connect
+from client.over_grpc import TritonGrpc
+from client.tensors import connect
 from recommender.errors import BadInput, NotFound, Unavailable
 
 

@@ -15,7 +15,8 @@ import toy
 from ports import free_ports
 
 from client.control import Control
-from client.tensors import TritonGrpc, connect
+from client.over_grpc import TritonGrpc
+from client.tensors import connect
 from recommender.release import read_release
 from serving import tritonserver
 from serving.tritonserver import Ports

@@ -31,7 +31,7 @@ from triton_rates import Batch, batches_of
 from tritonclient.grpc import service_pb2
 
 from client.load.result import processor
-from client.tensors import TritonGrpc
+from client.over_grpc import TritonGrpc
 from export.serving_config import ServingConfig
 from recommender.contract import Array
 from recommender.release import Release, read_release

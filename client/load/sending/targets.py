@@ -26,6 +26,7 @@ from client.load.recording import RIGHT, Fate, Outcome
 from client.load.sending.checking import Expected, Known, Releases, fault
 from client.load.sending.connection import Connections, Lost
 from client.load.sending.places import Places
+from client.triton_errors import TooBusy
 from recommender.contract import PADDING, Array
 from recommender.errors import BadInput, RecserveError
 from recommender.features import tensors as build
@@ -223,7 +224,7 @@ class Triton:
             return Heard(time.perf_counter(), Outcome(Fate.FAILED, waited))
         try:
             outputs = await self._client.infer(self._model, version, inputs, timeout_s=left_s)
-        except tensors.TooBusy as error:
+        except TooBusy as error:
             return Heard(time.perf_counter(), Outcome(Fate.REFUSED, error.what))
         except RecserveError as error:
             # In the words of what was allowed, not of what was left: one kind of failure.
