@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,16 +33,27 @@ ACTIVATIONS = {
 
 
 def convert(checkpoint: str, out: str) -> None:
-    """A checkpoint of RecBole -> one .npz of plain arrays: weights, settings, item tokens."""
+    """A checkpoint of RecBole, read by RecBole -> the file `out` of `save`."""
     # RecBole reads its checkpoints by pickle, which torch 2.6 and newer refuse unless told to.
     os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     from recbole.quick_start import load_data_and_model
 
     config, model, dataset, *_ = load_data_and_model(checkpoint)
-    weights = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
+    save(out, config, model.state_dict(), dataset.field2id_token[dataset.iid_field])
+
+
+def save(
+    out: str, config: Mapping[str, Any], state: Mapping[str, Tensor], tokens: Sequence[str]
+) -> None:
+    """RecBole's settings, state_dict and item tokens ([PAD] first) -> one .npz of plain arrays."""
+    if config["model"] != "SASRec":
+        raise ValueError(
+            f"the checkpoint holds a {config['model']}, not a SASRec: bring one of SASRec, or "
+            "write a module with the names and shapes of that model"
+        )
+    weights = {name: tensor.cpu().numpy() for name, tensor in state.items()}
     settings = {name: np.asarray(config[name]) for name in SETTINGS}
-    tokens = np.asarray(dataset.field2id_token[dataset.iid_field]).astype(str)
-    np.savez(out, item_tokens=tokens, **settings, **weights)
+    np.savez(out, item_tokens=np.asarray(tokens).astype(str), **settings, **weights)
 
 
 def build(dataset: Dataset, weights: str) -> SASRec:

@@ -3,13 +3,13 @@ that break the contract."""
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from recommender.contract import Array
 from recommender.models.scorer import UserInputs
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -27,18 +27,20 @@ RECBOLE_SAYS = {
 }  # fmt: skip
 
 
-def write_sasrec(path: Path, tokens: list[str], longest: int) -> None:
-    """The .npz of examples/recbole_sasrec.py: RecBole's names and shapes, weights of a fixed
-    stream of numbers, in the order of its state_dict."""
+def sasrec_state(items: int, longest: int) -> dict[str, torch.Tensor]:
+    """The state_dict of RecBole's SASRec: its names, shapes and order, weights of a fixed stream
+    of numbers. `items` counts padding."""
     random = np.random.RandomState(0)  # this stream never changes, whatever the numpy
-    weights: dict[str, Array] = {}
+    state: dict[str, torch.Tensor] = {}
 
     def add(name: str, *shape: int) -> None:
         value = (0.5 * random.normal(size=shape)).astype(np.float32)
-        weights[name] = 1 + 0.3 * value if name.endswith("LayerNorm.weight") else value
+        state[name] = torch.from_numpy(
+            1 + 0.3 * value if name.endswith("LayerNorm.weight") else value
+        )
 
-    add("item_embedding.weight", len(tokens) + 1, WIDTH)
-    weights["item_embedding.weight"][0] = 0
+    add("item_embedding.weight", items, WIDTH)
+    state["item_embedding.weight"][0] = 0
     add("position_embedding.weight", longest, WIDTH)
     for layer in range(LAYERS):
         shapes = {f"multi_head_attention.{name}": (WIDTH, WIDTH)
@@ -51,8 +53,15 @@ def write_sasrec(path: Path, tokens: list[str], longest: int) -> None:
             add(f"trm_encoder.layer.{layer}.{name}.bias", shape[0])
     add("LayerNorm.weight", WIDTH)
     add("LayerNorm.bias", WIDTH)
-    settings = {"n_heads": HEADS, "hidden_act": "gelu", "layer_norm_eps": 1e-12}
-    np.savez(path, item_tokens=np.array(["[PAD]", *tokens]), **settings, **weights)
+    return state
+
+
+def write_sasrec(path: Path, tokens: list[str], longest: int, **settings: object) -> None:
+    """What step 1 of examples/recbole_sasrec.py writes of those weights."""
+    config = {"model": "SASRec", "n_heads": HEADS, "hidden_act": "gelu", "layer_norm_eps": 1e-12}
+    save = runpy.run_path(SASREC)["save"]
+    state = sasrec_state(len(tokens) + 1, longest)
+    save(str(path), config | settings, state, ["[PAD]", *tokens])
 
 
 def asked(history: list[list[int]]) -> UserInputs:

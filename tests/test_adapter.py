@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from adapted import OWN, RECBOLE_SAYS, SASREC, Mean, asked, write_sasrec
+from adapted import OWN, SASREC, Mean, write_sasrec
 from served import Stack, serving
 from test_backends import (  # noqa: F401 - the suite, collected here over these models
     Answerer,
@@ -127,29 +127,6 @@ def limits(run: Run) -> Limits:
 # --- RecBole's SASRec
 
 
-@pytest.fixture
-def small(dataset: Dataset, tmp_path: Path) -> tuple[torch.nn.Module, list[int]]:
-    """SASRec of 12 items and 5 positions, and our indexes of RecBole's items 1 to 12."""
-    places = [40, 3, 77, 150, 12, 9, 101, 55, 120, 31, 66, 4]
-    write_sasrec(
-        tmp_path / "small.npz", [dataset.catalogue.item_id(place) for place in places], longest=5
-    )
-    build = builder(SASREC, {"weights": str(tmp_path / "small.npz")})
-    return build(dataset).eval().requires_grad_(False), places
-
-
-@pytest.mark.parametrize("history", RECBOLE_SAYS, ids=str)
-def test_the_scores_are_those_of_recbole_itself(
-    small: tuple[torch.nn.Module, list[int]], history: tuple[int, ...]
-) -> None:
-    module, places = small
-    ours = [places[item - 1] for item in history]
-    with_strangers = [i for item in ours for i in (1, item, 2)]  # 1 and 2 are unknown to RecBole
-    for items in (ours, [0, 0, 0, *ours], [0, *with_strangers]):
-        scores = module(asked([items]))[0, places]
-        np.testing.assert_allclose(scores.numpy(), RECBOLE_SAYS[history], atol=2e-4)
-
-
 def test_items_that_recbole_never_saw_come_last(adapted: Mapping[str, Run]) -> None:
     run = adapted["sasrec"]
     everything = tensors([Request(history=run.users.history(0))], run.blueprint.limits, length=200)
@@ -165,12 +142,6 @@ def test_a_stranger_gets_the_most_popular_items(
     answered = answer(run.graph, tensors([Request()], run.blueprint.limits), run.blueprint.limits)
     counts = np.bincount(dataset.users.items)
     assert (np.diff(counts[answered["item"][0]]) <= 0).all()
-
-
-def test_weights_of_another_catalogue_are_refused(dataset: Dataset, tmp_path: Path) -> None:
-    write_sasrec(tmp_path / "other.npz", ["nobody", "knows"], longest=5)
-    with pytest.raises(RunError, match=r"recbole_sasrec\.py, line \d+.*no item token"):
-        builder(SASREC, {"weights": str(tmp_path / "other.npz")})(dataset)
 
 
 # --- the run
