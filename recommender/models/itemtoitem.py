@@ -6,8 +6,9 @@
     following    what comes soon after            }  shrunk cosine of counts
     similar      items of the same histories     /
 
-Each becomes a table of the M strongest items per item. Nothing here holds N x N but EASE,
-which is fitted on the most popular items only (`SignalConfig.ease_items`).
+How much an event counts in each, `strengths` says. Each becomes a table of the M strongest items
+per item. Nothing here holds N x N but EASE, which is fitted on the most popular items only
+(`SignalConfig.ease_items`).
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class _Events:
     basket: Array  # numbered over all users
     item: Array
     time: Array
+    strength: Array  # float32, see `strengths`
 
 
 def _events(users: Users, gap: int) -> _Events:
@@ -60,30 +62,56 @@ def _events(users: Users, gap: int) -> _Events:
     kept = users.targets
     return _Events(
         user=user[kept], basket=np.cumsum(begins)[kept], item=users.items[kept],
-        time=users.times[kept],
+        time=users.times[kept], strength=strengths(users.weights[kept]),
     )  # fmt: skip
+
+
+def strengths(weight: Array) -> Array:
+    """[n] float32: how much events of these weights count in a table. An act of weight 4 counts as
+    four of weight 1: the root, since a count is a product of two events. In the mean of the squares
+    they are 1, so shrinkage and ridge mean what they do where all acts are alike.
+
+    Ones there, and where a weight is not above 0: among acts that count only ratings have such,
+    being less their mean, and say how an act was liked, not how much of an act it was.
+    """
+    if not len(weight) or weight.min() <= 0 or weight.min() == weight.max():
+        return np.ones(len(weight), np.float32)
+    found: Array = np.sqrt(weight / weight.mean(dtype=np.float64)).astype(np.float32)
+    return found
+
+
+def _seen(events: _Events, group: Array, items: int, share: Array) -> sp.csr_array:
+    """[groups, items]: `share` of each event, as strong as it is. What a group did several times
+    with an item counts once, as the strongest of it."""
+    shape = (int(group.max(initial=0)) + 1, items)
+    value = (share * events.strength).astype(np.float32)
+    seen = sp.coo_array((value, (group, events.item)), shape=shape).tocsr()
+    seen.sum_duplicates()
+    most = np.ones(len(seen.data), np.float32)
+    if not (events.strength == 1.0).all():
+        pair = np.unique(group * items + events.item, return_inverse=True)[1]  # as seen.data lies
+        most[:] = 0.0
+        np.maximum.at(most, pair, events.strength)
+    seen.data = np.minimum(seen.data, most)
+    return seen
 
 
 def fit_similar(users: Users, items: int, config: SignalConfig) -> Neighbours:
     """similarity(i, j) = n_ij / (sqrt(n_i n_j) + shrink), of users with both (item-kNN as in
     Deshpande & Karypis, TOIS 2004). `items` counts padding."""
     events = _events(users, 0)
-    return _together(events.user, events.item, items, config)
+    return _together(events.user, events, items, config)
 
 
 def fit_basket(users: Users, items: int, config: SignalConfig, gap: int) -> Neighbours:
     """The same of baskets. Nothing where no basket holds two items."""
     events = _events(users, gap)
-    return _together(events.basket, events.item, items, config)
+    return _together(events.basket, events, items, config)
 
 
-def _together(group: Array, item: Array, items: int, config: SignalConfig) -> Neighbours:
-    ones = np.ones(len(item), np.float32)
-    shape = (int(group.max(initial=0)) + 1, items)
-    seen = sp.csr_array((ones, (group, item)), shape=shape)
-    seen.sum_duplicates()
-    seen.data[:] = 1.0
-    count = np.asarray(seen.sum(axis=0)).ravel()
+def _together(group: Array, events: _Events, items: int, config: SignalConfig) -> Neighbours:
+    seen = _seen(events, group, items, np.ones(len(group)))
+    count = np.asarray(seen.power(2).sum(axis=0)).ravel()
     by_item = seen.T.tocsr()
 
     def block(rows: slice) -> Array:
@@ -102,7 +130,8 @@ def fit_following(users: Users, items: int, config: SignalConfig, gap: int) -> N
         pair = (events.user[before] == events.user[after]) & (
             events.basket[before] != events.basket[after]
         )
-        share = np.full(int(pair.sum()), 1.0 / step, np.float32)
+        both = events.strength[before][pair] * events.strength[after][pair]
+        share = (both / step).astype(np.float32)
         cells = (share, (events.item[before][pair], events.item[after][pair]))
         counts = counts + sp.csr_array(cells, shape=(items, items))
     leaving, coming = (np.asarray(counts.sum(axis=axis)).ravel() for axis in (1, 0))
@@ -115,7 +144,7 @@ def fit_following(users: Users, items: int, config: SignalConfig, gap: int) -> N
 
 def _cosine(both: Array, left: Array, right: Array, shrink: float) -> Array:
     norm = np.sqrt(left[:, None] * right[None, :]).astype(np.float32) + np.float32(shrink)
-    found: Array = both / norm
+    found: Array = np.divide(both, norm, out=np.zeros_like(norm), where=norm > 0)
     return found
 
 
@@ -132,11 +161,8 @@ def fit_ease(users: Users, items: int, config: SignalConfig, *, recent: bool) ->
     place = np.full(items, -1)
     place[chosen] = np.arange(len(chosen))
 
-    kept = place[events.item] >= 0
-    strength = _recency(events.time, config.recent_share) if recent else np.ones(len(kept))
-    cells = (strength[kept].astype(np.float32), (events.user[kept], place[events.item[kept]]))
-    seen = sp.coo_array(cells, shape=(len(users), len(chosen))).tocsr()
-    seen.data = np.minimum(seen.data, 1.0)  # what was done twice counts once
+    share = _recency(events.time, config.recent_share) if recent else np.ones(len(events.time))
+    seen = _seen(events, events.user, items, share)[:, chosen]
     gram = (seen.T @ seen).toarray()
     gram[np.diag_indices(len(chosen))] += config.ridge * float(count[chosen].mean())
     weight = _ease(gram)
