@@ -12,8 +12,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .PHONY: install up test pytest test-faults packages promtool kubectl checkov lint style types constraints configs clean
-.PHONY: bench bench-quick bench-settings bench-soak bench-overload bench-peers bench-generator bench-graph
-.PHONY: bench-triton bench-diversity bench-overhead bench-autoscaling bench-gpu
+.PHONY: bench bench-quick bench-settings bench-stores bench-soak bench-overload bench-peers
+.PHONY: bench-generator bench-graph bench-triton bench-diversity bench-overhead bench-autoscaling bench-gpu
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -89,9 +89,10 @@ build/checkov/.installed: tests/checkov.txt
 	@touch $@
 
 # The exported graph alone in ONNX Runtime; REPOSITORY holds a release (default: make up's).
+# SPINNING=1: its threads, spinning and sleeping while they wait.
 REPOSITORY ?= model_repository
 bench-graph: install
-	$(BIN)/python benchmarks/graph.py $(REPOSITORY)
+	$(BIN)/python benchmarks/graph.py $(REPOSITORY) $(if $(SPINNING),--spinning)
 
 # Triton against ONNX Runtime alone, and with dynamic batching against without.
 bench-triton: install
@@ -121,17 +122,23 @@ bench-gpu: install
 	$(BIN)/python benchmarks/gpu.py --repository $(REPOSITORY) $(if $(DATA),--data $(DATA))
 
 # recserve beside FastAPI, BentoML and LitServe: about half an hour, on a machine that does
-# nothing else. bench-settings is its first part: what suits each peer. bench-quick takes under
-# five minutes and writes nothing.
+# nothing else and has 12 GB of memory. bench-settings is its first part: what suits ours and each
+# peer. bench-stores is its last: event stores too large to be at hand. bench-quick takes under five
+# minutes and writes nothing.
 bench: bench-peers
 	$(BIN)/python benchmarks/serving_settings.py $(REPOSITORY)
 	$(BIN)/python benchmarks/serving_peers.py $(REPOSITORY)
+	$(BIN)/python benchmarks/serving_stores.py $(REPOSITORY)
+	$(BIN)/python benchmarks/graph.py $(REPOSITORY) --spinning --docs docs
 
 bench-quick: bench-peers
 	$(BIN)/python benchmarks/serving_peers.py $(REPOSITORY) --quick
 
 bench-settings: bench-peers
 	$(BIN)/python benchmarks/serving_settings.py $(REPOSITORY)
+
+bench-stores: bench-peers
+	$(BIN)/python benchmarks/serving_stores.py $(REPOSITORY)
 
 # recserve alone: near its capacity for MINUTES, far above it for SECONDS.
 MINUTES ?= 10

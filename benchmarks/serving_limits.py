@@ -26,8 +26,10 @@ from rich.console import Console
 from rich.pretty import pprint
 from serving_asking import fill_store, measured
 from serving_figures import about, keep
+from serving_ours import scratch
 from serving_page import write
-from serving_paths import OURS, PATHS, Server, serving
+from serving_paths import OURS, PATHS, Server, Way, serving
+from serving_settings import FILE, OUT, best
 
 from bento.settings import Settings
 from client.load.arrivals import Arrivals
@@ -48,7 +50,8 @@ def soak(
     share: Annotated[float, typer.Option(help="Of capacity.")] = 0.7,
     docs: Docs = "docs",
 ) -> None:
-    with _ours(repository) as server:
+    path = _best(docs)
+    with _ours(path, repository) as server:
         capacity = _capacity(server, repository)
         server.go_on()
         plan = Plan(
@@ -61,7 +64,7 @@ def soak(
             found = uvloop.run(run(plan))
     tenth = max(1, len(memory) // 10)
     first, last = statistics.mean(memory[tenth : 2 * tenth]), statistics.mean(memory[-tenth:])
-    _say(repository, docs, "soak", {
+    _say(path, repository, docs, "soak", {
         "minutes": minutes,
         "share": share,
         "capacity": capacity,
@@ -90,9 +93,10 @@ def overload(
     ] = False,
     docs: Docs = "docs",
 ) -> None:
+    path = _best(docs)
     ours, others = _halves() if apart else (os.sched_getaffinity(0),) * 2
     os.sched_setaffinity(0, ours)  # what is started now stays there
-    with _ours(repository) as server, tempfile.TemporaryDirectory() as folder:
+    with _ours(path, repository) as server, tempfile.TemporaryDirectory() as folder:
         os.sched_setaffinity(0, others)
         capacity = _capacity(server, repository)
         server.go_on()
@@ -109,7 +113,7 @@ def overload(
     os.sched_setaffinity(0, ours | others)
     refused = sum(found.refused.values())
     begin, end = CALM_S, CALM_S + int(seconds)
-    _say(repository, docs, "overload_apart" if apart else "overload", {
+    _say(path, repository, docs, "overload_apart" if apart else "overload", {
         "seconds": seconds,
         "factor": factor,
         "capacity": capacity,
@@ -137,11 +141,16 @@ def _halves() -> tuple[set[int], set[int]]:
     return set(cores[:half]), set(cores[half:])
 
 
+def _best(docs: str) -> Way:
+    """Ours under the settings that served most, where they were looked for."""
+    return best(PATHS[OURS], Path(docs) / FILE if docs else OUT)
+
+
 @contextmanager
-def _ours(repository: Path) -> Iterator[Server]:
+def _ours(path: Way, repository: Path) -> Iterator[Server]:
     with (
-        tempfile.TemporaryDirectory() as folder,
-        serving(PATHS[OURS], repository, Path(folder)) as server,
+        scratch(repository) as folder,
+        serving(path, repository, Path(folder)) as server,
     ):
         fill_store(server, read_release(repository), newest=20)
         yield server
@@ -195,10 +204,10 @@ def _memory(server: Server, every_s: float) -> Iterator[list[float]]:
         thread.join()
 
 
-def _say(repository: Path, docs: str, part: str, found: dict[str, Any]) -> None:
+def _say(path: Way, repository: Path, docs: str, part: str, found: dict[str, Any]) -> None:
     pprint(found, console=Console(), max_length=20)
     if docs:
-        machine = about(read_release(repository), [])
+        machine = about(read_release(repository), [path])
         keep(Path(docs), **{part: {**found, "machine": machine}})
         write(Path(docs))
 

@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serving_figures import (
-    FIGURES,
     FILE,
     INLINE,
+    INLINE_OF,
+    REDIS,
     Found,
-    Rounds,
     aims,
-    number,
+    figures_of,
     ratio,
     ratio_cells,
     spread,
+    table,
 )
+from serving_page_settings import own_of, told_of, tried_of
 from serving_paths import OURS
-from serving_plots import Bar, bars
+from serving_plots import bars
 
 
 def write(docs: Path) -> None:
@@ -35,21 +37,17 @@ def write(docs: Path) -> None:
             _by_connections(found),
             _lengths(found),
         ]
-    if tried.exists():
-        parts.append(_settings(json.loads(tried.read_text())))
+    if "stores" in found:
+        parts.append(_stores(found["stores"]))
+    settings = json.loads(tried.read_text()) if tried.exists() else {}
+    if settings:
+        parts.append(tried_of(settings))
+    parts.append(own_of(settings, found.get("spinning")))
     alone = (("soak", _soak), ("overload", _overload), ("overload_apart", _overload_apart))
     parts += [tell(found[name]) for name, tell in alone if name in found]
     if "rates" in found:
         parts.append(FAIR)
-    (docs / "benchmarks.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
-
-
-def _figures(rounds: Rounds) -> list[str]:
-    return [_spread(spread(rounds, figure)) for figure in FIGURES]
-
-
-def _spread(bar: Bar) -> str:
-    return f"{number(bar[0])} ({number(bar[1])} to {number(bar[2])})"
+    (docs / "benchmarks.md").write_text("\n\n".join(part.strip() for part in parts if part) + "\n")
 
 
 HEAD = """
@@ -74,7 +72,7 @@ def _head(found: Found) -> str:
         ("release", f"{m['items']:,} items, {m['users']:,} users; lengths of histories: {held}"),
         ("date", m["date"]),
     ]
-    return HEAD.format(same=found["how"]["same"]).strip() + "\n\n" + _table(("", ""), rows)
+    return HEAD.format(same=found["how"]["same"]).strip() + "\n\n" + table(("", ""), rows)
 
 
 def _compared(found: Found) -> str:
@@ -87,11 +85,14 @@ def _compared(found: Found) -> str:
         f"Medians of {how['rounds']} rounds of {how['seconds']:g} s, whose order turns round; a "
         "ratio is taken within a round, and its spread is the lowest and the highest of them. Our "
         f"store holds the newest {how['events_of_a_user']} events of each user "
-        f"({how['events']:,}), which every request reads."
+        f"({how['events']:,}), which every request reads: from what the service keeps at hand, "
+        "where they all fit."
     )
+    if "stores" in found:
+        told += " The last rows are of stores that it has to read ([below](#the-event-store))."
     told = " ".join((told, *_wrong(found)))
     head = ("ours", "aim", "found", "spread", "reached")
-    return f"## The aims\n\n{told}\n\n" + _table(head, rows)
+    return f"## The aims\n\n{told}\n\n" + table(head, rows)
 
 
 def _wrong(found: Found) -> list[str]:
@@ -143,8 +144,8 @@ COLUMNS = ("path", "requests/s", "p50, ms", "p99, ms", "CPU, ms a request")
 def _by_connections(found: Found) -> str:
     parts = ["## By connections"]
     for count, sides in found["rates"].items():
-        rows = [(name, *_figures(rounds)) for name, rounds in sides.items()]
-        parts += [f"{count} connection{'s' if count != '1' else ''}:", _table(COLUMNS, rows)]
+        rows = [(name, *figures_of(rounds)) for name, rounds in sides.items()]
+        parts += [f"{count} connection{'s' if count != '1' else ''}:", table(COLUMNS, rows)]
     paths = found["about"]["paths"]
     told = [
         f"- **{name}**: {path['about']}"
@@ -162,33 +163,41 @@ def _lengths(found: Found) -> str:
     for bucket, sides in found["lengths"].items():
         ours = sides[OURS]
         rows = [
-            (name, *_figures(rounds), ratio_cells(ratio(ours, rounds, "rate"))[0])
+            (name, *figures_of(rounds), ratio_cells(ratio(ours, rounds, "rate"))[0])
             for name, rounds in sides.items()
         ]
-        parts += [f"Bucket {bucket}:", _table((*COLUMNS, "ours, requests/s"), rows)]
+        parts += [f"Bucket {bucket}:", table((*COLUMNS, "ours, requests/s"), rows)]
     return "\n\n".join(parts)
 
 
-SETTINGS = """
-## What each peer was tried with
+STORES = """
+## The event store
 
-`python benchmarks/serving_settings.py REPOSITORY`, 32 connections, all settings of a peer in turns.
-Above, each runs with the one that served most (of those within 3% of it, with the lowest p99).
-WORKERS: processes; POOL 1: a thread pool instead of the event loop; THREADS: of the graph, within
-an operator; BATCH: at most; LONGEST_MS: BentoML's bound on latency, by which it batches; WAIT_S:
-how long LitServe waits for a batch to fill; API_SERVERS: its HTTP processes; ZMQ: its faster queue;
-OPTIMIZED: TorchScript's profiling executor.
+`python benchmarks/serving_stores.py REPOSITORY`: users that the release does not know, each with
+the newest events of one that it knows, {users:,} users and {events:,} events; of an SQLite store
+the service keeps {at_hand:,} events at hand, of Redis none. So whoever asks is read from the
+store; with the history sent, the same users are asked for and nothing is read. Medians of {rounds}
+rounds of {seconds:g} s; CPU is that of the service and Triton, without the redis-server's. Answers
+for which the store was late are counted as not right: {late}. {redis} {where}
 """
 
 
-def _settings(tried: Found) -> str:
-    rows = [
-        (peer, ", ".join(f"{k} {v}" for k, v in one["settings"].items()), number(one["rate"]),
-         number(one["p99_ms"]))
-        for peer, all_of_it in tried.items()
-        for one in all_of_it
-    ]  # fmt: skip
-    return SETTINGS.strip() + "\n\n" + _table(("peer", "settings", "requests/s", "p99, ms"), rows)
+def _stores(s: Found) -> str:
+    names = {name for sides in s["rates"].values() for name in sides} - set(INLINE_OF.values())
+    late = {name: sum(int(one["wrong"]) for sides in s["rates"].values() for one in sides[name])
+            for name in sorted(names)}  # fmt: skip
+    redis = f"Redis {s['redis']}, every write synced." if s["redis"] else f"No {REDIS}: none here."
+    told = STORES.strip().format(
+        **{key: s[key] for key in ("users", "events", "at_hand", "rounds", "seconds")},
+        late=", ".join(f"{count:,} ({name})" for name, count in late.items()),
+        redis=redis,
+        where=_where(s),
+    )
+    parts = [told]
+    for count, sides in s["rates"].items():
+        rows = [(name, *figures_of(rounds)) for name, rounds in sides.items()]
+        parts += [f"{count} connections:", table(COLUMNS, rows)]
+    return "\n\n".join(parts)
 
 
 def _soak(s: Found) -> str:
@@ -240,13 +249,17 @@ def _overload(s: Found, title: str = "Overload", options: str = "") -> str:
 
 def _where(s: Found) -> str:
     m = s["machine"]
-    return f"{m['cpu']}, {m['cores']} cores, load {m['load_before']:.1f} before, {m['date']}."
+    ours = m["paths"].get(OURS, {}).get("settings")  # older figures are of the defaults
+    under = f" Ours under {told_of(ours)}." if ours else ""
+    return (
+        f"{m['cpu']}, {m['cores']} cores, load {m['load_before']:.1f} before, {m['date']}.{under}"
+    )
 
 
 def _checked(rows: Sequence[tuple[str, str, str, bool]]) -> str:
     told = [(what, aim, found, "yes" if reached else "**no**")
             for what, aim, found, reached in rows]  # fmt: skip
-    return _table(("", "aim", "found", "reached"), told)
+    return table(("", "aim", "found", "reached"), told)
 
 
 FAIR = """
@@ -261,8 +274,3 @@ FAIR = """
 - BentoML's batched APIs take lists, so a few lines of ASGI make a list of each body.
 - Each is a small program in `benchmarks/peers/`. Should you know a better setting, please say.
 """
-
-
-def _table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)

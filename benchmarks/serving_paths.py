@@ -18,12 +18,13 @@ from pathlib import Path
 
 import httpx
 import psutil
+import serving_ours
 
 from serving.processes import free_ports
 
 PEERS = Path(__file__).resolve().parent / "peers"
 ROOT = PEERS.parent.parent
-START_S = 120.0
+START_S = 300.0  # all settings of a path start at once
 OURS = "recserve"
 TORCH, ONNX, BENTOML, LITSERVE = "FastAPI + torch", "FastAPI + ORT", "BentoML", "LitServe"
 
@@ -39,6 +40,7 @@ class Way:
     command: Callable[[int, Settings], list[str]]  # port, settings -> arguments
     settings: Settings = field(default_factory=dict)
     cwd: Path = ROOT
+    ready: str = ""  # what its log says once all is loaded
 
     def under(self, settings: Settings) -> Way:
         return replace(self, settings={**self.settings, **settings})
@@ -78,6 +80,9 @@ PATHS = {
             name=OURS,
             about="Triton behind BentoML, requests joined; SQLite store, history read per request",
             command=_recserve,
+            settings=serving_ours.DEFAULTS,
+            # It answers before its last models are there, and a Triton stopped then can crash.
+            ready="is served at",
         ),
         Way(
             name=TORCH,
@@ -158,7 +163,7 @@ def awake(server: Server) -> Iterator[Server]:
 
 @contextmanager
 def serving(path: Way, repository: Path, folder: Path) -> Iterator[Server]:
-    """Ready to answer; `folder` is for its log and its store."""
+    """Ready to answer; `folder`, on the repository's disk, is for its log and its store."""
     with _launched(path, repository, folder) as server:
         _wait(server)
         yield server
@@ -179,15 +184,18 @@ def all_paused(paths: Sequence[Way], repository: Path, folder: Path) -> Iterator
 @contextmanager
 def _launched(path: Way, repository: Path, folder: Path) -> Iterator[Server]:
     (port,) = free_ports(1)
-    settings = {**path.settings, "REPOSITORY": str(repository.resolve())}
     home = folder / f"{path.name.replace(' ', '')}-{port}"
     home.mkdir()
+    ours = path.name == OURS
+    served = serving_ours.copy_of(repository, path.settings, home) if ours else repository.resolve()
+    settings = {**path.settings, "REPOSITORY": str(served)}
+    own = serving_ours.variables(path.settings) if ours else {}
     log = home / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
             path.command(port, settings),
-            cwd=home if path.name == OURS else path.cwd,
-            env=_environment(home, settings),
+            cwd=home if ours else path.cwd,
+            env={**_environment(home, settings), **own},
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -218,7 +226,8 @@ def _wait(server: Server) -> None:
             break
         try:
             asked = httpx.post(f"{server.url}/v1/recommend", json={"n": 1}, timeout=5)
-            if asked.status_code == 200 and not asked.json()["fallback"]:
+            answered = asked.status_code == 200 and not asked.json()["fallback"]
+            if answered and server.path.ready in server.log.read_text(errors="replace"):
                 return
         except httpx.TransportError:
             pass

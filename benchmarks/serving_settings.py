@@ -1,16 +1,16 @@
-"""Which settings suit each peer best on this machine? What `serving_paths.py` has comes from here.
+"""Which settings suit ours and each peer best on this machine? The other benchmarks go by it.
 
     python benchmarks/serving_settings.py REPOSITORY [--only LitServe] [--rounds 3] [--seconds 3]
 
-All settings of one peer run at once, one awake at a time, in rounds that take turns. Writes what
-each gave into docs/benchmarks-settings.json, which docs/benchmarks.md shows.
+All settings of one path run at once, one awake at a time, in rounds that take turns. Writes what
+each gave into docs/benchmarks-settings.json, which docs/benchmarks.md shows, and by whose best the
+others start ours and the peers.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -18,10 +18,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from serving_asking import Rate, measured
-from serving_paths import BENTOML, LITSERVE, ONNX, PATHS, TORCH, Settings, Way, all_paused
+from serving_ours import scratch
+from serving_paths import BENTOML, LITSERVE, ONNX, OURS, PATHS, TORCH, Settings, Way, all_paused
 
-OUT = Path("docs/benchmarks-settings.json")
-Tried = dict[str, list[dict[str, object]]]  # peer -> settings, rates
+FILE = "benchmarks-settings.json"
+OUT = Path("docs") / FILE
+Tried = dict[str, list[dict[str, object]]]  # path -> settings, rates
 
 IN_PROCESS: list[Settings] = [
     {"WORKERS": "2"},
@@ -31,6 +33,15 @@ IN_PROCESS: list[Settings] = [
     {"WORKERS": "1", "THREADS": "2"},
 ]
 CANDIDATES: dict[str, list[Settings]] = {
+    OURS: [  # the first are the defaults, which the page compares the others with
+        {"CALLS": "2", "INSTANCES": "1"},
+        {"CALLS": "1", "INSTANCES": "1"},
+        {"CALLS": "3", "INSTANCES": "1"},
+        {"CALLS": "2", "INSTANCES": "2"},
+        {"CALLS": "3", "INSTANCES": "2"},
+        {"CALLS": "2", "INSTANCES": "1", "THREADS": "2"},
+        {"CALLS": "2", "INSTANCES": "1", "DELAY_US": "500"},
+    ],
     TORCH: [*IN_PROCESS, {"WORKERS": "2", "OPTIMIZED": "1"}],
     ONNX: IN_PROCESS,
     BENTOML: [
@@ -41,13 +52,15 @@ CANDIDATES: dict[str, list[Settings]] = {
         {"WORKERS": "1", "POOL": "1", "THREADS": "2"},
         {"WORKERS": "2", "LONGEST_MS": "100"},
         {"WORKERS": "2", "BATCH": "16"},
+        {"WORKERS": "2", "BATCH": "16", "POOL": "1"},
     ],
     LITSERVE: [
         {"WORKERS": "1"},
         {"WORKERS": "1", "ZMQ": "0"},
         {"WORKERS": "2"},
         {"WORKERS": "1", "API_SERVERS": "2"},
-        {"WORKERS": "2", "API_SERVERS": "2"},
+        {"WORKERS": "2", "API_SERVERS": "2", "WAIT_S": "0.001"},
+        {"WORKERS": "2", "API_SERVERS": "2", "WAIT_S": "0"},
         {"WORKERS": "1", "WAIT_S": "0"},
         {"WORKERS": "1", "WAIT_S": "0.005"},
         {"WORKERS": "1", "BATCH": "16"},
@@ -58,25 +71,28 @@ CANDIDATES: dict[str, list[Settings]] = {
 
 def main(
     repository: Path,
-    only: Annotated[list[str] | None, typer.Option(help="These peers; default all.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="These paths; default all.")] = None,
     rounds: int = 3,
     seconds: Annotated[float, typer.Option(help="Of each setting of each round.")] = 3.0,
     connections: int = 32,
     out: Path = OUT,
 ) -> None:
     tried: Tried = json.loads(out.read_text()) if out.exists() else {}
-    for peer in only or list(CANDIDATES):
-        tried[peer] = _tried(peer, repository, rounds, seconds, connections)
-        out.write_text(json.dumps(tried, indent=1) + "\n")
+    for name in only or list(CANDIDATES):
+        if name not in CANDIDATES:
+            raise typer.BadParameter(f"--only is {name!r}; paths: {', '.join(CANDIDATES)}.")
+        tried[name] = _tried(name, repository, rounds, seconds, connections)
+        in_order = {one: tried[one] for one in CANDIDATES if one in tried}
+        out.write_text(json.dumps(in_order, indent=1) + "\n")
 
 
 def _tried(
-    peer: str, repository: Path, rounds: int, seconds: float, connections: int
+    name: str, repository: Path, rounds: int, seconds: float, connections: int
 ) -> list[dict[str, object]]:
-    candidates, found = CANDIDATES[peer], list[list[Rate]]()
-    paths = [PATHS[peer].under(settings) for settings in candidates]
+    candidates, found = CANDIDATES[name], list[list[Rate]]()
+    paths = [PATHS[name].under(settings) for settings in candidates]
     with (
-        tempfile.TemporaryDirectory() as folder,
+        scratch(repository) as folder,
         all_paused(paths, repository, Path(folder)) as servers,
     ):
         for number in range(rounds):
@@ -90,8 +106,8 @@ def _tried(
     for settings, rates in zip(candidates, zip(*found, strict=True), strict=True):
         middle = statistics.median(rate.rate for rate in rates)
         p99 = statistics.median(rate.p99_ms for rate in rates)
-        told = ", ".join(f"{name} {value}" for name, value in settings.items())
-        Console().print(f"{peer}: {told}: {middle:,.0f}/s, p99 {p99:.0f} ms", soft_wrap=True)
+        told = ", ".join(f"{key} {value}" for key, value in settings.items())
+        Console().print(f"{name}: {told}: {middle:,.0f}/s, p99 {p99:.0f} ms", soft_wrap=True)
         results.append({"settings": dict(settings), "rate": middle, "p99_ms": p99,
                         "connections": connections,
                         "rounds": [asdict(rate) for rate in rates]})  # fmt: skip

@@ -61,11 +61,8 @@ def _lines(table: Mapping[str, Any]) -> str:
     return "".join(f"{name} = {json.dumps(value)}\n" for name, value in table.items())
 
 
-@contextmanager
-def serving(release: Release, choice: Choice, folder: Path) -> Iterator[Plan]:
-    """Whom to ask: Bento of a stack of its own, below `folder`. Raises Unavailable where it does
-    not start; it is gone afterwards."""
-    folder = Path(tempfile.mkdtemp(dir=folder))
+def repository_under(release: Release, choice: Choice, folder: Path) -> Path:
+    """A copy below `folder`, on the repository's disk, whose configs are the choice's."""
     copy = folder / "model_repository"
     shutil.copytree(
         release.repository, copy, copy_function=_linked, ignore=shutil.ignore_patterns(*MADE)
@@ -73,6 +70,15 @@ def serving(release: Release, choice: Choice, folder: Path) -> Iterator[Plan]:
     settings = folder / SETTINGS
     settings.write_text(toml_of(release, choice))
     configure(copy, settings)
+    return copy
+
+
+@contextmanager
+def serving(release: Release, choice: Choice, folder: Path) -> Iterator[Plan]:
+    """Whom to ask: Bento of a stack of its own, below `folder`. Raises Unavailable where it does
+    not start; it is gone afterwards."""
+    folder = Path(tempfile.mkdtemp(dir=folder))
+    copy = repository_under(release, choice, folder)
     http, grpc, metrics, port = processes.free_ports(4)
     command = [sys.executable, "-P", "-m", "serving.cli", "serve", "--repository", str(copy)]
     flags = {"--http-port": http, "--grpc-port": grpc, "--metrics-port": metrics, "--port": port}

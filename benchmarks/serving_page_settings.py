@@ -1,0 +1,90 @@
+"""docs/benchmarks-settings.json -> the part of docs/benchmarks.md on settings: what each path was
+tried with, and what each setting of ours does beside the defaults."""
+
+from __future__ import annotations
+
+from serving_figures import Found, number, ratio, ratio_cells, spread_of, table
+from serving_ours import DEFAULTS
+from serving_paths import OURS
+
+TRIED = """
+## What each was tried with
+
+`python benchmarks/serving_settings.py REPOSITORY`, 32 connections, all settings of a path in turns.
+Above, each runs with the one that served most (of those within 3% of it, with the lowest p99), and
+so does ours in what follows below.
+Ours: CALLS, of Triton under way at once; INSTANCES of the model; THREADS within an operator;
+DELAY_US, how long Triton waits for a batch to fill. Peers: WORKERS: processes; POOL 1: a thread
+pool instead of the event loop; THREADS: of the graph, within an operator; BATCH: at most;
+LONGEST_MS: BentoML's bound on latency, by which it batches; WAIT_S: how long LitServe waits for a
+batch to fill; API_SERVERS: its HTTP processes; ZMQ: its faster queue; OPTIMIZED: TorchScript's
+profiling executor.
+"""
+
+
+def told_of(settings: Found) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+def tried_of(tried: Found) -> str:
+    rows = [
+        (path, told_of(one["settings"]), number(one["rate"]), number(one["p99_ms"]))
+        for path, all_of_it in tried.items()
+        for one in all_of_it
+    ]
+    head = ("path", "settings", "requests/s", "p99, ms")
+    return f"{TRIED.strip()}\n\n{table(head, rows)}"
+
+
+OWN = """
+## Settings of ours, beside the defaults
+
+One setting or two changed, and the rest as in the defaults ({defaults}): ratios within rounds of
+the same run as above, their median and spread; below 1 is less. How to set them:
+[triton.md](triton.md); how to look for them on a machine of your own:
+[load-testing.md](load-testing.md).
+"""
+
+
+def own_of(tried: Found, spinning: Found | None) -> str:
+    """Nothing where ours was not tried."""
+    parts = []
+    ours = tried.get(OURS, [])
+    base = next((one for one in ours if {**DEFAULTS, **one["settings"]} == DEFAULTS), None)
+    if base is not None:
+        rows = [_beside(one, base) for one in ours if one is not base]
+        head = ("changed", "requests/s", "spread", "p99", "spread")
+        parts.append(f"{OWN.strip().format(defaults=told_of(DEFAULTS))}\n\n{table(head, rows)}")
+    if spinning is not None:
+        parts.append(spinning_of(spinning))
+    return "\n\n".join(parts)
+
+
+def _beside(one: Found, base: Found) -> tuple[str, ...]:
+    changed = {k: v for k, v in one["settings"].items() if v != DEFAULTS[k]}
+    sides = (one["rounds"], base["rounds"])
+    return (
+        told_of(changed),
+        *ratio_cells(ratio(*sides, "rate")),
+        *ratio_cells(ratio(*sides, "p99_ms")),
+    )
+
+
+SPINNING = """
+Threads of ONNX Runtime that spin while they wait for work, and threads that sleep, which is how
+the backends here have them: `python benchmarks/graph.py REPOSITORY --spinning`, batches of
+{batch} of length {length} in turns, {rounds} rounds, {pause_ms:g} ms after each in which nobody
+asks, as between two batches of a server. CPU is that of the whole process, pause included: what
+it takes from whoever else wants a core. One thread has no pool that could spin. {cpu}, {cores}
+cores, load {load_before:.1f} before, {date}.
+"""
+
+
+def spinning_of(found: Found) -> str:
+    rows = [
+        (one["threads"], "spinning" if one["spinning"] else "sleeping",
+         spread_of(one["took_ms"]), spread_of(one["cpu_ms"]))
+        for one in found["sides"]
+    ]  # fmt: skip
+    head = ("threads", "waiting", "a batch, ms", "CPU, ms a batch")
+    return f"{SPINNING.strip().format(**found)}\n\n{table(head, rows)}"
