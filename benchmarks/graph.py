@@ -1,9 +1,12 @@
 """How fast is a served graph by itself? ONNX Runtime, histories of real lengths in their buckets.
 
     python benchmarks/graph.py REPOSITORY [--version N] [--threads 2]
+    python benchmarks/graph.py REPOSITORY --spinning [--docs docs]
 
 The histories are those of the release's own users, each in its bucket; the mixed rate is that
 of all users once, in batches of their bucket. Medians; one process, nothing else measured.
+`--spinning` measures what threads that spin while they wait are worth (graph_spinning.py), and
+`--docs` adds that to docs/benchmarks.json and its page.
 """
 
 from __future__ import annotations
@@ -32,11 +35,16 @@ def main(
     repository: Path,
     version: Annotated[int | None, typer.Option(help="Default: the one that serves.")] = None,
     threads: int = 2,
+    spinning: Annotated[bool, typer.Option(help="Threads that spin, against none.")] = False,
+    docs: Annotated[str, typer.Option(help="Where the page of --spinning goes.")] = "",
 ) -> None:
     release = read_release(repository, version)
+    model = repository / release.models[0] / str(release.version) / "model.onnx"
+    if spinning:
+        _spinning(release, model, threads, docs)
+        return
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    model = repository / release.models[0] / str(release.version) / "model.onnx"
     session = onnxruntime.InferenceSession(str(model), options, ["CPUExecutionProvider"])
     limits, asked = release.limits, requests_of(release)
     table = Table("bucket", "share of users", *(f"batch {b}, ms" for b in BATCHES), "rows/s at 32")
@@ -56,6 +64,22 @@ def main(
         f"{model.stat().st_size / 1e6:.0f} MB, {threads} threads of {os.cpu_count()} CPUs, "
         f"onnxruntime {onnxruntime.__version__}"
     )
+
+
+def _spinning(release: Release, model: Path, threads: int, docs: str) -> None:
+    import graph_spinning
+    import serving_figures
+    import serving_page
+    import serving_page_settings
+
+    length, requests = max(requests_of(release).items(), key=lambda pair: len(pair[1]))
+    asked = _some(requests, graph_spinning.BATCH)
+    batch = tensors(asked, release.limits, length=length)
+    found = graph_spinning.measured(model, batch, length, threads)
+    Console().print(serving_page_settings.spinning_of(found), soft_wrap=True)
+    if docs:
+        serving_figures.keep(Path(docs), spinning=found)
+        serving_page.write(Path(docs))
 
 
 def requests_of(release: Release) -> dict[int, list[Request]]:
