@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -243,5 +243,6 @@ def _stop(server: Server) -> None:
     server.process.send_signal(signal.SIGINT)
     _, left = psutil.wait_procs(tree, timeout=15)
     for one in left:
-        one.kill()
+        with suppress(psutil.NoSuchProcess):  # it ended by itself
+            one.kill()
     server.process.wait()

@@ -196,7 +196,7 @@ def redis_server(folder: Path) -> Iterator[str]:
         process = processes.spawn(command, log=out, cwd=home)
     try:
         until = time.monotonic() + PATIENT_S
-        with redis.Redis(port=port, retry=None) as client:
+        with redis.Redis(port=port) as client:
             while not _answers(client):
                 if process.poll() is not None or time.monotonic() > until:
                     raise SystemExit(f"redis-server does not answer; its log:\n{log.read_text()}")
