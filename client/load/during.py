@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -82,19 +83,22 @@ async def _command(line: str, begins: Awaitable[float], wait_s: float) -> Comman
     start = await begins
     await asyncio.sleep(start + wait_s - time.perf_counter())
     began = time.perf_counter()
-    process = await asyncio.create_subprocess_shell(
+    # Not asyncio's: uvloop forks for it, and a child of a process with the threads of gRPC died
+    # now and then before it was the command.
+    process = subprocess.Popen(
         line,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        shell=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         start_new_session=True,
     )
     try:
-        output, _ = await process.communicate()
+        output, _ = await asyncio.to_thread(process.communicate)
     finally:
         if process.returncode is None:  # the run failed: nobody waits for it any more
             os.killpg(process.pid, signal.SIGTERM)
-            await process.wait()
+            await asyncio.to_thread(process.wait)
     code = process.returncode
     assert code is not None
     return Command(
