@@ -10,9 +10,8 @@ collected, trained on and are still in the store stand in both, and count once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 
@@ -79,29 +78,25 @@ def until(history: History, time: int) -> History:
 
 
 def live(events: Sequence[Event], release: Release) -> History:
-    """`events`, oldest first, as the release reads them: items it knows, weights of its data."""
-    kept = list(_counting(events, release))
-    if not kept:
+    """`events`, oldest first, as the release reads them: items it knows, weights of its data.
+    Without what weighs nothing, and of an act repeated at once only the last."""
+    acts, weight_of = release.acts, dict[str, float]()
+    for event in events:
+        if event.event not in weight_of:
+            weight_of[event.event] = acts.weight(event.event)
+    events = [event for event in events if weight_of[event.event] != 0]
+    if not events:
         return EMPTY
-    indexes = release.catalogue.indexes(event.item_id for event in kept)
-    there = indexes > 0
-    return History(
-        items=indexes[there],
-        times=np.array([event.timestamp for event in kept], np.int64)[there],
-        weights=np.array([release.acts.weight(e.event) for e in kept], np.float32)[there],
-    )
-
-
-def _counting(events: Sequence[Event], release: Release) -> Iterable[Event]:
-    """Without what weighs nothing, and of an act repeated at once only the last."""
-    acts = release.acts
-    counted = [event for event in events if acts.weight(event.event) != 0]
-    for event, following in pairwise(counted):
-        soon = following.timestamp - event.timestamp <= acts.burst_seconds
-        alike = (event.item_id, event.event) == (following.item_id, following.event)
-        if not (acts.burst_seconds and soon and alike):
-            yield event
-    yield from counted[-1:]
+    number_of = {name: number for number, name in enumerate(weight_of)}
+    names = np.array([number_of[event.event] for event in events])
+    times = np.array([event.timestamp for event in events], np.int64)
+    items = release.catalogue.indexes(event.item_id for event in events)
+    weights = np.array(list(weight_of.values()), np.float32)[names]
+    there = items > 0
+    if acts.burst_seconds:
+        soon = np.diff(times) <= acts.burst_seconds
+        there[:-1] &= ~(soon & (np.diff(items) == 0) & (np.diff(names) == 0))
+    return History(items=items[there], times=times[there], weights=weights[there])
 
 
 def _part(history: History, chosen: Array) -> History:

@@ -43,7 +43,7 @@ def test_an_event_is_in_the_history_once_it_is_acknowledged(url: str) -> None:
 
 
 def test_an_event_comes_back_as_it_was_sent(url: str) -> None:
-    odd = event(7, user="Ünï:\n'\"{}", item="☃ i", kind="Wish List", request="r:1")
+    odd = event(7, user="Ünï:\n'\"{}", item="☃ i\x00\x1f\u2028\\", kind="Wish List", request="r:1")
 
     async def act() -> None:
         async with opened(url) as store:

@@ -76,7 +76,7 @@ class RedisStore:
                 ("ZREVRANGE", f"{PREFIX}events:{user_id}", 0, max(limit, 1) - 1),
                 ("HGET", f"{PREFIX}erasures", self._mark(user_id)),
             )
-            events = [keys.event_of(member) for member in reversed(newest[:limit])]
+            events = keys.events_of(reversed(newest[:limit]))
             return Person(events=events, forgotten=None if erased is None else int(erased))
 
         return await self._ask(ask)

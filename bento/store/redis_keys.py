@@ -14,6 +14,7 @@ Cluster is not supported.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,7 +31,7 @@ PREFIX = "recserve:"
 # read where it lacks the field, and a service that does not know the field passes over it.
 SCHEMA = 1
 _LUA = Path(__file__).with_name("lua")
-_EVENT = msgspec.json.Decoder(Event)
+_EVENT, _EVENTS = msgspec.json.Decoder(Event), msgspec.json.Decoder(list[Event])
 
 
 def script(name: str) -> str:
@@ -59,6 +60,11 @@ def is_other_store(error: ResponseError) -> bool:
 
 def event_of(member: bytes) -> Event:
     return _EVENT.decode(member.split(b" ", 3)[3])
+
+
+def events_of(members: Iterable[bytes]) -> list[Event]:
+    """All at once, which takes a third of the time."""
+    return _EVENTS.decode(b"[" + b",".join(m.split(b" ", 3)[3] for m in members) + b"]")
 
 
 def weight_of(member: bytes) -> float:

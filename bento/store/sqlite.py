@@ -65,7 +65,9 @@ class SqliteStore:
     async def person(self, user_id: str, *, limit: int) -> Person:
         ticket = self._recent.reads(user_id)
         try:
-            person = await self._read(partial(rows.person, user=user_id, limit=limit))
+            person = await self._read(
+                partial(rows.person, user=user_id, limit=limit), one_state=False
+            )
             self._recent.keep(user_id, limit, person, ticket)
         finally:
             self._recent.read(user_id, ticket)
@@ -131,10 +133,13 @@ class SqliteStore:
         return done
 
     async def _read(
-        self, work: Callable[[sqlite3.Connection], Answer], wait_s: float | None = None
+        self,
+        work: Callable[[sqlite3.Connection], Answer],
+        wait_s: float | None = None,
+        one_state: bool = True,
     ) -> Answer:
         try:
-            future = self._readers.submit(self._reading, work)
+            future = self._readers.submit(self._reading, work, one_state)
         except RuntimeError:
             raise closed(self._path) from None
         done: Answer = await self._answer(future, wait_s or self._wait_s)
@@ -160,12 +165,14 @@ class SqliteStore:
             self._recent.clear()
             raise
 
-    def _reading(self, work: Callable[[sqlite3.Connection], Answer]) -> Answer:
-        """In a reader thread: one transaction, hence one state."""
+    def _reading(self, work: Callable[[sqlite3.Connection], Answer], one_state: bool) -> Answer:
+        """In a reader thread; `one_state`: all its queries see the same."""
         try:
             found = self._path.stat()
             if getattr(self._own, "file", None) != (found.st_dev, found.st_ino):
                 self._reopen((found.st_dev, found.st_ino))
+            if not one_state:
+                return work(self._own.db)
             self._own.db.execute("BEGIN")
             try:
                 return work(self._own.db)

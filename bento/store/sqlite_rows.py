@@ -29,6 +29,15 @@ from bento.store.clicks import click_through as clicks_of
 
 COLUMNS = "event_id, user_id, item_id, event, time, request_id"
 SHOWN = "request_id, variant, release, user_id, items, time, fallback"
+# As one row: each is a turn of the thread that reads with the one that answers. The order is that
+# of the inner query, which its LIMIT keeps from being merged into the outer one.
+PERSON = """
+SELECT json_group_array(json_object('event_id', event_id, 'user_id', user_id, 'item_id', item_id,
+                                    'event', event, 'timestamp', time, 'request_id', request_id)),
+       EXISTS (SELECT 1 FROM erasures)
+FROM (SELECT * FROM events WHERE user_id = ? ORDER BY time DESC, seq DESC LIMIT ?)
+"""
+_events_of = msgspec.json.Decoder(list[Event])
 
 
 def add(
@@ -92,9 +101,14 @@ def _give_way(
 
 
 def person(db: sqlite3.Connection, user: str, limit: int) -> Person:
-    newest = f"SELECT {COLUMNS} FROM events WHERE user_id = ? ORDER BY time DESC, seq DESC LIMIT ?"
-    rows = db.execute(newest, (user, limit)).fetchall()
-    return Person(events=[_event(row) for row in reversed(rows)], forgotten=erasure(db, user))
+    """Right without a transaction, too: what is erased between two queries is not in it."""
+    newest, some_erased = db.execute(PERSON, (user, limit)).fetchone()
+    events = _events_of.decode(newest)
+    events.reverse()
+    forgotten = erasure(db, user) if some_erased else None
+    if forgotten is not None:
+        events = [event for event in events if event.timestamp > forgotten]
+    return Person(events=events, forgotten=forgotten)
 
 
 def forget(db: sqlite3.Connection, user: str, now: int) -> int:
