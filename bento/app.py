@@ -174,7 +174,7 @@ class App:
         """The request id of another answer as that of `refused`; None: it may come in."""
         if not self._gate.full(under_way, modelled=modelled):
             return None
-        self._metrics.answered(path, 429, None)
+        self._metrics.answered(path, 429, perf_counter())
         return _new_id().encode()
 
     async def _answer(self, asked: _Asked, receive: Receive) -> tuple[int, Headers, bytes]:

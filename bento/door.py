@@ -161,8 +161,7 @@ class Door(HttpToolsProtocol):
         """The head of the request that just ended, if that came in one piece and alone."""
         head = self._chunk.find(b"\r\n\r\n") + 4
         length = len(self._chunk) - head
-        named = next((value for name, value in self.headers if name == b"content-length"), b"")
-        if not 4 <= head <= _SHORT or not named.isdigit() or int(named) != length:
+        if not 4 <= head <= _SHORT or self._length() != length:
             return
         dated = self.server_state.default_headers
         if len(Door.known) >= _HEADS or any(k.dated is not dated for k in Door.known.values()):
@@ -174,5 +173,10 @@ class Door(HttpToolsProtocol):
         """Is a small body on its way, and no earlier request of the connection unanswered?"""
         if self.expect_100_continue or (self.cycle and not self.cycle.response_complete):
             return False
-        length = next((value for name, value in self.headers if name == b"content-length"), b"")
-        return length.isdigit() and int(length) <= SMALL
+        length = self._length()
+        return length is not None and length <= SMALL
+
+    def _length(self) -> int | None:
+        """Of the body, where the head says it."""
+        named = next((value for name, value in self.headers if name == b"content-length"), b"")
+        return int(named) if named.isdigit() else None

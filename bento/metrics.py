@@ -154,11 +154,11 @@ class Metrics:
         finally:
             self._inflight.dec()
 
-    def answered(self, route: str, status: int, began: float | None) -> None:
+    def answered(self, route: str, status: int, began: float) -> None:
         """Count one answer; `began` is `perf_counter()` when the request was there. Whoever is
         turned away had no answer that took time: many of them would look like a quick service."""
         self._requests_of(route, status).inc()
-        if began is not None and status != 429:
+        if status != 429:
             self._seconds_of(route).observe(perf_counter() - began)
 
     def fell_back(self, cause: str) -> None:
