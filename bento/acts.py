@@ -53,7 +53,8 @@ class Acts:
         with self._metrics.stage(STORE):
             person = await self._there.person(asked.user_id, limit=self._release.limits.exclude)
         history = known(self._release, asked.user_id, person).history
-        kinds = {(e.item_id, e.timestamp): e.event for e in person.events}
+        past = person.past
+        kinds = dict(zip(zip(past.items, past.times, strict=True), past.events, strict=True))
         acts = [
             self._act(item, at, kinds)
             for item, at in zip(history.items.tolist(), history.times.tolist(), strict=True)
@@ -64,7 +65,7 @@ class Acts:
         with self._metrics.stage(STORE):
             erased = await self._there.forget(asked.user_id, now=int(time.time()))
             left = await self._there.person(asked.user_id, limit=self._release.limits.exclude)
-        return Forgotten(events=erased, left=len(left.events))
+        return Forgotten(events=erased, left=len(left.past.items))
 
     async def block(self, asked: BlockedRequest, _: str) -> BlockedItems:
         """Also without a change, to see the list. Ids that no release knows yet are welcome;

@@ -10,12 +10,11 @@ collected, trained on and are still in the store stand in both, and count once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bento.store import Event, Person
+from bento.store import Past, Person
 from bento.store.kept import Kept
 from recommender.contract import Array
 from recommender.release import Release
@@ -50,7 +49,7 @@ def known(release: Release, user_id: str | None, person: Person | None) -> Known
         # Attributes bear no date: what was erased is not asked whether it is old.
         later = trained.history.times > person.forgotten
         trained = Known(history=_part(trained.history, later))
-    return replace(trained, history=_joined(trained.history, live(person.events, release)))
+    return replace(trained, history=_joined(trained.history, live(person.past, release)))
 
 
 class People:
@@ -77,25 +76,28 @@ def until(history: History, time: int) -> History:
     return _part(history, history.times <= time)
 
 
-def live(events: Sequence[Event], release: Release) -> History:
-    """`events`, oldest first, as the release reads them: items it knows, weights of its data.
-    Without what weighs nothing, and of an act repeated at once only the last."""
-    acts, weight_of = release.acts, dict[str, float]()
-    for event in events:
-        if event.event not in weight_of:
-            weight_of[event.event] = acts.weight(event.event)
-    events = [event for event in events if weight_of[event.event] != 0]
-    if not events:
+def live(past: Past, release: Release) -> History:
+    """`past` as the release reads it: items it knows, weights of its data. Without what weighs
+    nothing, and of an act repeated at once only the last."""
+    if not past.items:
         return EMPTY
-    number_of = {name: number for number, name in enumerate(weight_of)}
-    names = np.array([number_of[event.event] for event in events])
-    times = np.array([event.timestamp for event in events], np.int64)
-    items = release.catalogue.indexes(event.item_id for event in events)
-    weights = np.array(list(weight_of.values()), np.float32)[names]
+    number_of = {name: number for number, name in enumerate(dict.fromkeys(past.events))}
+    weight_of = np.array([release.acts.weight(name) for name in number_of], np.float32)
+    names = np.fromiter(map(number_of.__getitem__, past.events), np.int64, len(past.events))
+    times = np.array(past.times, np.int64)
+    items = release.catalogue.indexes(past.items)
+    weights = weight_of[names]
+    if not weight_of.all():
+        some = weights != 0
+        items, times, weights, names = items[some], times[some], weights[some], names[some]
     there = items > 0
-    if acts.burst_seconds:
-        soon = np.diff(times) <= acts.burst_seconds
-        there[:-1] &= ~(soon & (np.diff(items) == 0) & (np.diff(names) == 0))
+    if burst := release.acts.burst_seconds:
+        again = items[1:] == items[:-1]
+        again &= names[1:] == names[:-1]
+        again &= times[1:] - times[:-1] <= burst
+        there[:-1] &= ~again
+    if there.all():
+        return History(items=items, times=times, weights=weights)
     return History(items=items[there], times=times[there], weights=weights[there])
 
 
@@ -108,6 +110,8 @@ def _part(history: History, chosen: Array) -> History:
 def _joined(trained: History, heard: History) -> History:
     if not len(heard):
         return trained
+    if not len(trained):
+        return heard
     new = ~np.isin(_keys(heard), _keys(trained))
     parts = [(trained.items, heard.items[new]), (trained.times, heard.times[new]),
              (trained.weights, heard.weights[new])]  # fmt: skip

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class Catalogue:
 
     def indexes(self, item_ids: Iterable[str]) -> Array:
         """[n] int64 indexes of `item_ids`, 0 where unknown."""
-        return np.fromiter((self.index(i) for i in item_ids), np.int64)
+        return np.fromiter(map(self._index.get, item_ids, repeat(0)), np.int64)
 
     def item_id(self, index: int) -> str:
         return self.item_ids[index - 1]

@@ -15,12 +15,25 @@ from pathlib import Path
 import redis
 from ports import free_ports
 
-from bento.store import Counted, Event, Keep, Store, connect
+from bento.store import Counted, Event, Keep, Past, Store, connect, reading
 
 DAY = 86_400
 PATIENT_S = 30.0  # however busy the machine is
 NOW = 1_700_000_000 // DAY * DAY + DAY // 2  # noon
 WEIGHTS = {"view": 1.0, "purchase": 4.0, "return": -2.0, "impression": 0.0}
+
+
+def past(*events: Event) -> Past:
+    """What a store says of a user with these, oldest first."""
+    return Past(
+        [e.item_id for e in events], [e.event for e in events], [e.timestamp for e in events]
+    )
+
+
+def ids_of(url: str) -> list[str]:
+    """Of all events that are kept: oldest first, and of one time as they arrived."""
+    with reading(url) as reader:
+        return [e.event_id for e in sorted(reader.events(), key=lambda e: e.timestamp)]
 
 
 class RedisServer:

@@ -269,9 +269,9 @@ def test_made_up_users_have_the_newest_events_of_real_ones(
             user = users.user_ids[0]
             row = release.users.row(user.rpartition("~")[0])
             assert row is not None
-            events = (await store.person(user, limit=1000)).events
+            past = (await store.person(user, limit=1000)).past
             items = release.users.history(row).items[-stores.NEWEST :].tolist()
-            assert [e.item_id for e in events] == [release.catalogue.item_id(i) for i in items]
+            assert past.items == [release.catalogue.item_id(i) for i in items]
         finally:
             await store.close()
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import toy
 from bento_process import CLOCK, write_release
+from stores import past
 
 from bento.people import People, known, live
 from bento.preprocess import question
@@ -33,7 +34,7 @@ def event(item: str, at: int, kind: str = "view") -> Event:
 
 
 def person(*events: Event, forgotten: int | None = None) -> Person:
-    return Person(events=list(events), forgotten=forgotten)
+    return Person(past=past(*events), forgotten=forgotten)
 
 
 def test_live_events_come_after_what_the_release_knows(release: Release) -> None:
@@ -76,7 +77,7 @@ def test_events_weigh_what_the_data_says(release: Release) -> None:
     heard = [event("i1", NOW, "purchase"), event("i2", NOW + 1, "hover"),
              event("i3", NOW + 2, "Return"), event("i4", NOW + 3, "wink"),
              event("unheard-of", NOW + 4)]  # fmt: skip
-    history = live(heard, dataclasses.replace(release, acts=rules))
+    history = live(past(*heard), dataclasses.replace(release, acts=rules))
     assert history.items.tolist() == [1, 3, 4]
     np.testing.assert_allclose(history.weights, [4, -2, 1])
 
@@ -86,7 +87,7 @@ def test_the_same_act_at_once_counts_once(release: Release, burst: int, kept: li
     rules = ActRules(burst_seconds=burst)
     heard = [event("i4", NOW), event("i4", NOW + 30), event("i4", NOW + 90), event("i5", NOW + 91),
              event("i4", NOW + 92)]  # fmt: skip
-    history = live(heard, dataclasses.replace(release, acts=rules))
+    history = live(past(*heard), dataclasses.replace(release, acts=rules))
     assert history.items.tolist() == kept
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from stores import DAY, NOW, WEIGHTS, RedisServer, event, opened, redis_server
+from stores import DAY, NOW, WEIGHTS, RedisServer, event, opened, past, redis_server
 
 from bento.store import Blocked, Clicks, Counted, Impression, Keep, connect, reading
 from recommender.errors import BadInput, Unavailable
@@ -37,7 +37,7 @@ def test_an_event_is_in_the_history_once_it_is_acknowledged(url: str) -> None:
             for number in range(20):
                 counted = await store.add([event(number, at=NOW + number)], weights=WEIGHTS)
                 assert counted == Counted(accepted=1, duplicates=0, forgotten=0)
-                assert (await store.person("ann", limit=1)).events[0].event_id == f"e{number}"
+                assert (await store.person("ann", limit=1)).past.times == [NOW + number]
 
     asyncio.run(act())
 
@@ -48,7 +48,9 @@ def test_an_event_comes_back_as_it_was_sent(url: str) -> None:
     async def act() -> None:
         async with opened(url) as store:
             await store.add([odd], weights=WEIGHTS)
-            assert (await store.person(odd.user_id, limit=5)).events == [odd]
+            assert (await store.person(odd.user_id, limit=5)).past == past(odd)
+        with reading(url) as reader:
+            assert list(reader.events()) == [odd]
 
     asyncio.run(act())
 
@@ -61,7 +63,7 @@ def test_a_repeat_is_a_duplicate_and_changes_nothing(url: str) -> None:
             assert await store.add(first, weights=WEIGHTS) == Counted(0, 3, 0)
             other = event(1, user="bob")  # an event id is its user's own
             assert await store.add([other], weights=WEIGHTS) == Counted(1, 0, 0)
-            assert len((await store.person("ann", limit=9)).events) == 2
+            assert len((await store.person("ann", limit=9)).past.items) == 2
 
     asyncio.run(act())
 
@@ -71,12 +73,13 @@ def test_histories_are_sorted_by_time_then_arrival_and_limited_to_the_newest(url
 
     async def act() -> None:
         async with opened(url) as store:
-            await store.add([event(i, at=NOW + t) for i, t in enumerate(times)], weights=WEIGHTS)
-            everything = (await store.person("ann", limit=99)).events
-            assert [e.event_id for e in everything] == ["e4", "e1", "e0", "e3", "e2", "e5"]
-            assert (await store.person("ann", limit=2)).events == everything[-2:]
-            assert (await store.person("ann", limit=0)).events == []
-            assert (await store.person("nobody", limit=5)).events == []
+            sent = [event(i, item=f"i{i}", at=NOW + t) for i, t in enumerate(times)]
+            await store.add(sent, weights=WEIGHTS)
+            in_order = [sent[i] for i in (4, 1, 0, 3, 2, 5)]
+            assert (await store.person("ann", limit=99)).past == past(*in_order)
+            assert (await store.person("ann", limit=2)).past == past(*in_order[-2:])
+            assert (await store.person("ann", limit=0)).past == past()
+            assert (await store.person("nobody", limit=5)).past == past()
 
     asyncio.run(act())
 
@@ -87,7 +90,7 @@ def test_a_history_keeps_its_newest_events_and_what_it_dropped_never_counts_agai
     async def act() -> None:
         async with opened(url, Keep(events_per_user=5)) as store:
             assert (await store.add(old, weights=WEIGHTS)).accepted == 8
-            assert (await store.person("ann", limit=99)).events == old[3:]
+            assert (await store.person("ann", limit=99)).past == past(*old[3:])
             before = await store.trends(now=NOW + 8 * DAY, half_life_days=30)
             assert await store.add(old[:5], weights=WEIGHTS) == Counted(0, 5, 0)
             assert await store.trends(now=NOW + 8 * DAY, half_life_days=30) == before
@@ -134,7 +137,7 @@ def test_returns_and_weightless_acts_lift_nothing_and_unknown_ones_count_one(url
                      event(3, item="c", kind="wishlist"), event(4, item="b")]  # fmt: skip
             await store.add(kinds, weights=WEIGHTS)
             assert await store.trends(now=NOW, half_life_days=7) == pytest.approx({"b": 1, "c": 1})
-            assert len((await store.person("ann", limit=9)).events) == 4
+            assert len((await store.person("ann", limit=9)).past.items) == 4
 
     asyncio.run(act())
 
@@ -175,7 +178,7 @@ def test_what_was_forgotten_is_gone_and_a_late_retry_does_not_bring_it_back(url:
             await store.impressions([shown])
             assert await store.forget("ann", now=NOW + 100) == 5
             person = await store.person("ann", limit=9)
-            assert (person.events, person.forgotten) == ([], NOW + 100)
+            assert (person.past, person.forgotten) == (past(), NOW + 100)
             trends = await store.trends(now=NOW, half_life_days=7)
             assert trends == pytest.approx({"i1": 1.0})  # bob's
             late = msgspec.structs.replace(shown, request_id="late", time=NOW + 50)
@@ -185,7 +188,7 @@ def test_what_was_forgotten_is_gone_and_a_late_retry_does_not_bring_it_back(url:
             assert (await store.person("bob", limit=9)).forgotten is None
             new = event(20, at=NOW + 101)
             assert await store.add([event(21, at=NOW + 100), new], weights=WEIGHTS) == (1, 0, 1)
-            assert (await store.person("ann", limit=9)).events == [new]
+            assert (await store.person("ann", limit=9)).past == past(new)
             assert await store.forget("ann", now=NOW) == 1  # never takes an erasure back
             assert (await store.person("ann", limit=9)).forgotten == NOW + 100
 
@@ -309,7 +312,7 @@ def test_everything_survives_a_restart(url: str) -> None:
             await store.block(add=["x"], remove=[])
             before = await store.trends(now=NOW, half_life_days=7)
         async with opened(url) as store:
-            assert (await store.person("ann", limit=9)).events == [event(1)]
+            assert (await store.person("ann", limit=9)).past == past(event(1))
             assert (await store.person("bob", limit=9)).forgotten == NOW
             assert await store.trends(now=NOW, half_life_days=7) == before
             assert await store.blocked() == Blocked(frozenset("x"), 1)
@@ -326,7 +329,7 @@ def test_a_batch_with_one_event_that_cannot_be_kept_leaves_nothing(url: str) -> 
         async with opened(url) as store:
             with pytest.raises(ValueError, match="surrogate"):
                 await store.add([event(1), broken], weights=WEIGHTS)
-            assert (await store.person("ann", limit=9)).events == []
+            assert (await store.person("ann", limit=9)).past == past()
             assert await store.add([event(1)], weights=WEIGHTS) == Counted(1, 0, 0)
 
     asyncio.run(act())
@@ -349,7 +352,7 @@ def test_a_command_reads_the_whole_store_while_the_service_writes(url: str) -> N
 def test_a_call_that_is_given_up_does_not_mix_up_later_answers(url: str) -> None:
     async def act() -> None:
         async with opened(url) as store:
-            await store.add([event(i, f"u{i}") for i in range(9)], weights=WEIGHTS)
+            await store.add([event(i, f"u{i}", f"i{i}") for i in range(9)], weights=WEIGHTS)
             for _ in range(30):
                 calls = [asyncio.ensure_future(store.person(f"u{i}", limit=1)) for i in range(9)]
                 await asyncio.sleep(0.0005)
@@ -358,7 +361,7 @@ def test_a_call_that_is_given_up_does_not_mix_up_later_answers(url: str) -> None
                 answers = await asyncio.gather(*calls, return_exceptions=True)
                 for i, answer in enumerate(answers):
                     if not isinstance(answer, asyncio.CancelledError):
-                        assert answer.events == [event(i, f"u{i}")]
+                        assert answer.past == past(event(i, f"u{i}", f"i{i}"))
 
     asyncio.run(act())
 

@@ -16,7 +16,7 @@ from data_folders import events as rows
 from data_folders import history, items
 from data_folders import write as write_folder
 from store_writer import batch, writer
-from stores import NOW, WEIGHTS, RedisServer, event, opened, redis_server
+from stores import NOW, WEIGHTS, RedisServer, event, opened, past, redis_server
 from test_cli import recserve
 
 from bento.store import Impression, backup, connect, reading, restore
@@ -228,7 +228,7 @@ def test_a_store_that_a_service_has_open_is_not_replaced(tmp_path: Path) -> None
     store = connect(url)
     with pytest.raises(MachineError, match="open in another service"):
         restore(url, made, force=True)
-    assert asyncio.run(store.person("ann", limit=9)).events == [event(1)]
+    assert asyncio.run(store.person("ann", limit=9)).past == past(event(1))
     asyncio.run(store.close())
     with pytest.raises(BadInput, match="the store itself"):
         backup(url, tmp_path / "events.db")
@@ -272,7 +272,7 @@ def test_a_damaged_store_can_be_replaced_by_force(tmp_path: Path) -> None:
 
 async def _count(url: str) -> int:
     async with opened(url) as store:
-        return len((await store.person("ann", limit=9)).events)
+        return len((await store.person("ann", limit=9)).past.items)
 
 
 def test_a_backup_of_the_other_kind_is_refused(server: RedisServer, tmp_path: Path) -> None:

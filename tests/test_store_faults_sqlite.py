@@ -79,7 +79,7 @@ def test_a_second_service_on_one_file_is_refused_in_one_line(tmp_path: Path) -> 
                 connect(url)
             await store.add([event(1)], weights=WEIGHTS)
         async with opened(url) as store:  # the lock went with the first
-            assert len((await store.person("ann", limit=9)).events) == 1
+            assert len((await store.person("ann", limit=9)).past.items) == 1
 
     asyncio.run(act())
     process = writer(url, 0)
@@ -171,7 +171,7 @@ def test_an_older_store_is_brought_up_to_date_whole_or_not_at_all(
 
     async def read() -> None:
         async with opened(url) as store:
-            assert len((await store.person("ann", limit=9)).events) == 1
+            assert len((await store.person("ann", limit=9)).past.items) == 1
 
     def version() -> int:
         with sqlite3.connect(tmp_path / "events.db") as db:
@@ -228,7 +228,7 @@ def test_what_a_store_of_version_1_showed_is_counted_once_it_is_opened_or_restor
             away = Impression(request_id="away", variant="a", release=3, user_id="u0",
                               items=("i1",), time=now - 10, fallback=True)  # fmt: skip
             await store.impressions([away])
-            assert (await store.person("u0", limit=9)).events[0].event_id == "e1"
+            assert (await store.person("u0", limit=9)).past.items == ["i1"]
             new = Clicks(variant="a", release=3, fallback=True, answers=1, impressions=1, clicks=0)
             assert await store.click_through(since=0) == [old[0], new, old[1]]
 

@@ -11,7 +11,18 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stores import DAY, NOW, PATIENT_S, WEIGHTS, Model, RedisServer, event, opened, redis_server
+from stores import (
+    DAY,
+    NOW,
+    PATIENT_S,
+    WEIGHTS,
+    Model,
+    RedisServer,
+    event,
+    opened,
+    past,
+    redis_server,
+)
 
 from bento.store import Event, Keep, connect
 
@@ -78,7 +89,7 @@ async def _compare(url: str, steps: list, cap: int) -> None:
             half_life = value
         for user in USERS:
             person = await store.person(user, limit=99)
-            assert person.events == model.history(user)
+            assert person.past == past(*model.history(user))
             assert person.forgotten == model.erased.get(user)
         trends = await store.trends(now=NOW, half_life_days=half_life)
         assert trends == pytest.approx(model.trends(NOW, half_life), rel=1e-6, abs=1e-6)
@@ -116,7 +127,8 @@ def test_eight_clients_that_repeat_and_reorder_batches_count_each_event_once(
             accepted = await asyncio.gather(*(client(store, n) for n in range(CLIENTS)))
             assert sum(accepted) == sum(len(batch) for batch in batches)
             for user in USERS:
-                assert (await store.person(user, limit=10_000)).events == model.history(user)
+                known = await store.person(user, limit=10_000)
+                assert known.past == past(*model.history(user))
             # which of a day's views came first decides by some hours what it has decayed to
             trends = await store.trends(now=NOW + 30 * DAY, half_life_days=1e6)
             assert trends == pytest.approx(model.trends(NOW + 30 * DAY, 1e6), rel=1e-4)

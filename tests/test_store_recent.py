@@ -6,15 +6,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bento.store.base import Event, Person
+from bento.store.base import Past, Person
 from bento.store.recent import Recent
 
 USERS = ("ann", "bob", "cid")
 
 
 def person(events: int) -> Person:
-    one = Event(event_id="e", user_id="u", item_id="i", event="view", timestamp=1)
-    return Person(events=[one] * events, forgotten=None)
+    return Person(past=Past(["i"] * events, ["view"] * events, [1] * events), forgotten=None)
 
 
 def test_a_person_is_found_until_something_is_written_of_it() -> None:
@@ -95,7 +94,7 @@ class Interleaved(RuleBasedStateMachine):
     def what_is_found_is_what_is_stored(self) -> None:
         for user in USERS:
             found = self.recent.find(user, 9)
-            assert found is None or len(found.events) == self.stored[user]
+            assert found is None or len(found.past.items) == self.stored[user]
 
 
 TestInterleaved = Interleaved.TestCase

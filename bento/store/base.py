@@ -13,6 +13,7 @@ is on the disk as far as the backend can promise (docs/events.md).
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import hmac
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,10 +79,23 @@ class Counted(NamedTuple):
     forgotten: int  # from before their user's erasure
 
 
+class Past(NamedTuple):
+    """Acts of one user in columns, oldest first: by timestamp, then arrival. Every request reads
+    some: an object for each act would cost more than all else of a reading."""
+
+    items: list[str]
+    events: list[str]  # view, purchase, ...
+    times: list[int]  # unix seconds
+
+    def after(self, time: int) -> Past:
+        at = bisect.bisect_right(self.times, time)
+        return Past(self.items[at:], self.events[at:], self.times[at:])
+
+
 class Person(msgspec.Struct, frozen=True, kw_only=True):
     """What the store knows of one user."""
 
-    events: list[Event]  # the newest, oldest first: by timestamp, then arrival
+    past: Past  # the newest acts
     forgotten: int | None  # unix seconds of an erasure: what is older must not be used
 
 

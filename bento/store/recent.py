@@ -41,7 +41,7 @@ class Recent:
     def keep(self, user_id: str, limit: int, person: Person, ticket: object) -> None:
         """What was read under `ticket`, unless it may be older than a write."""
         if self._reading.get(user_id) is ticket:
-            self._persons.keep(user_id, (limit, person), max(1, len(person.events)))
+            self._persons.keep(user_id, (limit, person), max(1, len(person.past.items)))
 
     def read(self, user_id: str, ticket: object) -> None:
         """The reading is over, with or without a person."""

@@ -35,10 +35,12 @@ from bento.store.base import (
 )
 from bento.store.redis_keys import PREFIX
 from bento.store.redis_reading import RedisReader
+from bento.store.together import Together
 from recommender.errors import MachineError, Unavailable
 
 Answer = TypeVar("Answer")
 WAIT_S = 0.5  # for connecting, and for each answer
+READINGS = 2  # under way at once: while one is on the network, Redis reads for the other
 
 
 class RedisStore:
@@ -55,6 +57,7 @@ class RedisStore:
         )  # fmt: skip
         names = ("add", "read", "forget", "recount", "block", "show")
         self._scripts = {name: self._client.register_script(keys.script(name)) for name in names}
+        self._together = Together(self._persons, at_once=READINGS)
         self._refuse_other_version(wait_s)
 
     async def add(self, events: Sequence[Event], *, weights: Mapping[str, float]) -> Counted:
@@ -71,13 +74,19 @@ class RedisStore:
         return Counted(*await self._ask(ask))
 
     async def person(self, user_id: str, *, limit: int) -> Person:
-        async def ask() -> Person:
-            newest, erased = await self._read(
-                ("ZREVRANGE", f"{PREFIX}events:{user_id}", 0, max(limit, 1) - 1),
-                ("HGET", f"{PREFIX}erasures", self._mark(user_id)),
+        return await self._together.person(user_id, limit=limit)
+
+    async def _persons(self, users: Sequence[str], limit: int) -> list[Person]:
+        async def ask() -> list[Person]:
+            last = max(limit, 1) - 1
+            *newest, erased = await self._read(
+                *(("ZREVRANGE", f"{PREFIX}events:{user}", 0, last) for user in users),
+                ("HMGET", f"{PREFIX}erasures", *map(self._mark, users)),
             )
-            events = keys.events_of(reversed(newest[:limit]))
-            return Person(events=events, forgotten=None if erased is None else int(erased))
+            return [
+                Person(past=keys.past_of(members[:limit]), forgotten=when and int(when))
+                for members, when in zip(newest, erased, strict=True)
+            ]
 
         return await self._ask(ask)
 

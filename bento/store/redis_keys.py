@@ -14,7 +14,7 @@ Cluster is not supported.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,7 +23,7 @@ import msgspec
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from bento.store.base import Event
+from bento.store.base import Event, Past
 from recommender.errors import BadInput, MachineError, Unavailable
 
 PREFIX = "recserve:"
@@ -31,7 +31,17 @@ PREFIX = "recserve:"
 # read where it lacks the field, and a service that does not know the field passes over it.
 SCHEMA = 1
 _LUA = Path(__file__).with_name("lua")
-_EVENT, _EVENTS = msgspec.json.Decoder(Event), msgspec.json.Decoder(list[Event])
+
+
+class _Act(msgspec.Struct, frozen=True):
+    """Of an event's record, what `past_of` reads."""
+
+    item_id: str
+    event: str
+    timestamp: int
+
+
+_EVENT, _ACTS = msgspec.json.Decoder(Event), msgspec.json.Decoder(list[_Act])
 
 
 def script(name: str) -> str:
@@ -62,9 +72,13 @@ def event_of(member: bytes) -> Event:
     return _EVENT.decode(member.split(b" ", 3)[3])
 
 
-def events_of(members: Iterable[bytes]) -> list[Event]:
-    """All at once, which takes a third of the time."""
-    return _EVENTS.decode(b"[" + b",".join(m.split(b" ", 3)[3] for m in members) + b"]")
+def past_of(members: Sequence[bytes]) -> Past:
+    """`members`, newest first; all at once, which takes a third of the time."""
+    records = [member.split(b" ", 3)[3] for member in reversed(members)]
+    acts = _ACTS.decode(b"[" + b",".join(records) + b"]")
+    return Past(
+        [act.item_id for act in acts], [act.event for act in acts], [act.timestamp for act in acts]
+    )
 
 
 def weight_of(member: bytes) -> float:

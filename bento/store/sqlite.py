@@ -1,7 +1,7 @@
 """The event store in one SQLite file: the default, for one service on one machine.
 
     callers ──▶ writer thread (sqlite_writer.py): group commits
-            ──▶ persons read lately (recent.py)
+            ──▶ persons read lately (recent.py), or read together (together.py)
                   └─▶ reader threads, each with a read-only connection of its own
 
 Everything acknowledged has been synced to the disk. A second service on the same file is
@@ -25,6 +25,7 @@ from bento.store import sqlite_rows as rows
 from bento.store.base import Blocked, Clicks, Counted, Event, Impression, Keep, Person
 from bento.store.recent import Recent
 from bento.store.sqlite_writer import Writer, closed
+from bento.store.together import Together
 from recommender.errors import MachineError, Unavailable
 
 Answer = TypeVar("Answer")
@@ -43,6 +44,8 @@ class SqliteStore:
         self._writer = Writer(self._path)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="event store reader")
         self._recent = Recent()
+        # One at once: the other reader is for what takes long.
+        self._together = Together(self._persons, at_once=1)
         self._another = False  # a reader has opened another file than before
         self._own = threading.local()  # each reader thread's connection, and whose file it is
         self._open: list[sqlite3.Connection] = []
@@ -65,13 +68,14 @@ class SqliteStore:
     async def person(self, user_id: str, *, limit: int) -> Person:
         ticket = self._recent.reads(user_id)
         try:
-            person = await self._read(
-                partial(rows.person, user=user_id, limit=limit), one_state=False
-            )
+            person = await self._together.person(user_id, limit=limit)
             self._recent.keep(user_id, limit, person, ticket)
         finally:
             self._recent.read(user_id, ticket)
         return person
+
+    async def _persons(self, users: Sequence[str], limit: int) -> list[Person]:
+        return await self._read(partial(rows.persons, users=users, limit=limit), one_state=False)
 
     def at_hand(self, user_id: str, *, limit: int) -> Person | None:
         return self._recent.find(user_id, limit)

@@ -21,6 +21,7 @@ from bento.store.base import (
     Event,
     Impression,
     Keep,
+    Past,
     Person,
     tombstone,
     weight_of,
@@ -29,15 +30,18 @@ from bento.store.clicks import click_through as clicks_of
 
 COLUMNS = "event_id, user_id, item_id, event, time, request_id"
 SHOWN = "request_id, variant, release, user_id, items, time, fallback"
-# As one row: each is a turn of the thread that reads with the one that answers. The order is that
-# of the inner query, which its LIMIT keeps from being merged into the outer one.
-PERSON = """
-SELECT json_group_array(json_object('event_id', event_id, 'user_id', user_id, 'item_id', item_id,
-                                    'event', event, 'timestamp', time, 'request_id', request_id)),
-       EXISTS (SELECT 1 FROM erasures)
-FROM (SELECT * FROM events WHERE user_id = ? ORDER BY time DESC, seq DESC LIMIT ?)
+# A `Past` for each user, all in one row: each row is a turn of the thread that reads with the one
+# that answers. The order, newest first, is that of the inner query, whose LIMIT keeps it from being
+# merged into the outer one.
+PASTS = """
+SELECT json_group_array((
+    SELECT json_array(json_group_array(item_id), json_group_array(event), json_group_array(time))
+    FROM (SELECT item_id, event, time FROM events WHERE user_id = asked.column1
+          ORDER BY time DESC, seq DESC LIMIT ?1)
+)), EXISTS (SELECT 1 FROM erasures)
+FROM (VALUES {users}) AS asked
 """
-_events_of = msgspec.json.Decoder(list[Event])
+_pasts_of = msgspec.json.Decoder(list[Past])
 
 
 def add(
@@ -100,15 +104,18 @@ def _give_way(
     return kept - len(rows), newest if horizon is None else max(newest, horizon)
 
 
-def person(db: sqlite3.Connection, user: str, limit: int) -> Person:
+def persons(db: sqlite3.Connection, users: Sequence[str], limit: int) -> list[Person]:
     """Right without a transaction, too: what is erased between two queries is not in it."""
-    newest, some_erased = db.execute(PERSON, (user, limit)).fetchone()
-    events = _events_of.decode(newest)
-    events.reverse()
-    forgotten = erasure(db, user) if some_erased else None
-    if forgotten is not None:
-        events = [event for event in events if event.timestamp > forgotten]
-    return Person(events=events, forgotten=forgotten)
+    asked = PASTS.format(users=", ".join(f"(?{i})" for i in range(2, len(users) + 2)))
+    newest, some_erased = db.execute(asked, (limit, *users)).fetchone()
+    found = list[Person]()
+    for user, past in zip(users, _pasts_of.decode(newest), strict=True):
+        for column in past:
+            column.reverse()
+        forgotten = erasure(db, user) if some_erased else None
+        kept = past if forgotten is None else past.after(forgotten)
+        found.append(Person(past=kept, forgotten=forgotten))
+    return found
 
 
 def forget(db: sqlite3.Connection, user: str, now: int) -> int:
