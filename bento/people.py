@@ -83,7 +83,9 @@ def live(past: Past, release: Release) -> History:
         return EMPTY
     number_of = {name: number for number, name in enumerate(dict.fromkeys(past.events))}
     weight_of = np.array([release.acts.weight(name) for name in number_of], np.float32)
-    names = np.fromiter(map(number_of.__getitem__, past.events), np.int64, len(past.events))
+    names = np.zeros(len(past.events), np.int64)
+    if len(number_of) > 1:
+        names = np.fromiter(map(number_of.__getitem__, past.events), np.int64, len(names))
     times = np.array(past.times, np.int64)
     items = release.catalogue.indexes(past.items)
     weights = weight_of[names]

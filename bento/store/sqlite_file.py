@@ -61,6 +61,11 @@ UPGRADES: tuple[str, ...] = (
     """,
     # Of what was shown before, nobody knows any more: it counts as a model's.
     "ALTER TABLE impressions ADD COLUMN fallback INTEGER NOT NULL DEFAULT 0",
+    # A history is read from the index alone: its rows lie as they arrived, each on a page of its own.
+    """
+    DROP INDEX history;
+    CREATE INDEX history ON events (user_id, time, seq, item_id, event)
+    """,
 )
 HALF_LIFE_DAYS = 30.0  # until trends are asked for with another
 BUSY_MS = 1_000  # to wait for a reader that stands in the way
