@@ -79,28 +79,24 @@ def until(history: History, time: int) -> History:
 def live(past: Past, release: Release) -> History:
     """`past` as the release reads it: items it knows, weights of its data. Without what weighs
     nothing, and of an act repeated at once only the last."""
-    if not past.items:
+    acts, kinds = release.acts, {name: number for number, name in enumerate(set(past.events))}
+    if not kinds:
         return EMPTY
-    number_of = {name: number for number, name in enumerate(dict.fromkeys(past.events))}
-    weight_of = np.array([release.acts.weight(name) for name in number_of], np.float32)
-    names = np.zeros(len(past.events), np.int64)
-    if len(number_of) > 1:
-        names = np.fromiter(map(number_of.__getitem__, past.events), np.int64, len(names))
+    kind = np.fromiter(map(kinds.__getitem__, past.events), np.int64, len(past.events))
+    weights = np.array([acts.weight(name) for name in kinds], np.float32)[kind]
     times = np.array(past.times, np.int64)
     items = release.catalogue.indexes(past.items)
-    weights = weight_of[names]
-    if not weight_of.all():
+    if not weights.all():
         some = weights != 0
-        items, times, weights, names = items[some], times[some], weights[some], names[some]
+        items, times, weights, kind = items[some], times[some], weights[some], kind[some]
     there = items > 0
-    if burst := release.acts.burst_seconds:
-        again = items[1:] == items[:-1]
-        again &= names[1:] == names[:-1]
-        again &= times[1:] - times[:-1] <= burst
+    again = items[1:] == items[:-1]
+    if acts.burst_seconds and again.any():
+        again &= kind[1:] == kind[:-1]
+        again &= times[1:] - times[:-1] <= acts.burst_seconds
         there[:-1] &= ~again
-    if there.all():
-        return History(items=items, times=times, weights=weights)
-    return History(items=items[there], times=times[there], weights=weights[there])
+    heard = History(items=items, times=times, weights=weights)
+    return heard if there.all() else _part(heard, there)
 
 
 def _part(history: History, chosen: Array) -> History:

@@ -14,7 +14,6 @@ is on the disk as far as the backend can promise (docs/events.md).
 from __future__ import annotations
 
 import bisect
-import hashlib
 import hmac
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -153,7 +152,7 @@ class Reader(Protocol):
 
 def tombstone(salt: bytes, user_id: str) -> str:
     """All that is left of an erased user's id; each store has a salt of its own."""
-    return hmac.new(salt, user_id.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(salt, user_id.encode(), "sha256").hex()
 
 
 def weight_of(event: Event, weights: Mapping[str, float]) -> float:

@@ -33,7 +33,7 @@ SCHEMA = 1
 _LUA = Path(__file__).with_name("lua")
 
 
-class _Act(msgspec.Struct, frozen=True):
+class _Act(msgspec.Struct, frozen=True, gc=False):
     """Of an event's record, what `past_of` reads."""
 
     item_id: str

@@ -61,7 +61,7 @@ UPGRADES: tuple[str, ...] = (
     """,
     # Of what was shown before, nobody knows any more: it counts as a model's.
     "ALTER TABLE impressions ADD COLUMN fallback INTEGER NOT NULL DEFAULT 0",
-    # A history is read from the index alone: its rows lie as they arrived, each on a page of its own.
+    # A history is read from the index alone: rows lie as they arrived, each on a page of its own.
     """
     DROP INDEX history;
     CREATE INDEX history ON events (user_id, time, seq, item_id, event)
