@@ -87,10 +87,28 @@ class Encoder(nn.Module):
 
     def _attention_bias(self, history_BL: Tensor, time_BL: Tensor) -> Tensor:
         """[B, H, L, L] of query and key, shared by all layers: learned for their distance in steps
-        and in seconds; out of reach where the key may not be seen."""
-        distance_LL, visible_BLL = _visible(history_BL)
-        bias_BLLH = self.by_time(_time_bucket(time_BL)) + self.by_distance(distance_LL)
-        return torch.where(visible_BLL[:, None], bias_BLLH.permute(0, 3, 1, 2), _MASKED)
+        and in seconds; out of reach where the key is later, or padding. Padding sees padding, all
+        of it alike: a softmax over nothing would be NaN.
+
+        Sums, and a gathering for each head: an embedding and a choice by a mask take 2.5 times as
+        long in ONNX Runtime, and four times in training.
+        """
+        bucket_BLL = power_of_two(time_BL[:, :, None] - time_BL[:, None, :], _TIME_BUCKETS)
+        by_time = [
+            table_T.gather(0, bucket_BLL.flatten()).reshape(bucket_BLL.shape)
+            for table_T in self.by_time.weight.unbind(1)
+        ]
+        unseen_BL = torch.where(history_BL > 0, 0.0, _MASKED)
+        by_steps_HLL = self._by_steps(history_BL.shape[1])
+        return torch.stack(by_time, dim=1) + by_steps_HLL + unseen_BL[:, None, None, :]
+
+    def _by_steps(self, length: int) -> Tensor:
+        """[H, L, L] of query and key."""
+        position_L = torch.arange(length, device=self.by_distance.weight.device)
+        steps_LL = position_L[:, None] - position_L[None, :]
+        learned_HLL = self.by_distance(steps_LL.clamp(min=0)).permute(2, 0, 1)
+        # Further out of reach than padding, for padding must not see what comes later either.
+        return torch.where(steps_LL >= 0, learned_HLL, 2 * _MASKED)
 
     def _user(self, features_BU: Tensor) -> Tensor:
         vectors = []
@@ -136,17 +154,3 @@ class Layer(nn.Module):
         batch, length, _ = x_BLD.shape
         split = x_BLD.reshape(batch, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4)
         return split.unbind(0)
-
-
-def _visible(history_BL: Tensor) -> tuple[Tensor, Tensor]:
-    """Steps between query and key [L, L], and whether the key is seen [B, L, L]: it is an event
-    not after the query, or the query itself (a softmax over nothing would be NaN)."""
-    position_L = torch.arange(history_BL.shape[1], device=history_BL.device)
-    distance_LL = position_L[:, None] - position_L[None, :]
-    visible_BLL = (distance_LL >= 0) & (history_BL[:, None, :] > 0) | (distance_LL == 0)
-    return distance_LL.clamp(min=0), visible_BLL
-
-
-def _time_bucket(time_BL: Tensor) -> Tensor:
-    """[B, L, L] bucket of the seconds between two events."""
-    return power_of_two((time_BL[:, :, None] - time_BL[:, None, :]).clamp(0, 2**27 - 1))

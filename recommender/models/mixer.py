@@ -89,11 +89,9 @@ class Mixer(nn.Module):
         """How much each event counts: by its steps and seconds back, and by its own weight."""
         length = user.history_BL.shape[1]
         steps_L = length - 1 - torch.arange(length, device=user.history_BL.device)
-        by_steps_L = self.by_steps[which][power_of_two(steps_L).clamp(max=_STEP_BUCKETS - 1)]
-        since_BL = (user.request_time_B1 - user.time_BL).clamp(0, 2**31 - 1)
-        by_time_BL = F.embedding(
-            power_of_two(since_BL).clamp(max=_TIME_BUCKETS - 1), self.by_time[which][:, None]
-        )[:, :, 0]
+        by_steps_L = self.by_steps[which][power_of_two(steps_L, _STEP_BUCKETS)]
+        bucket_BL = power_of_two(user.request_time_B1 - user.time_BL, _TIME_BUCKETS)
+        by_time_BL = F.embedding(bucket_BL, self.by_time[which][:, None])[:, :, 0]
         fade_L = by_steps_L - F.softplus(self.decay[which]) * steps_L
         strength_BL = (fade_L + by_time_BL).exp() * (1.0 + self.by_weight[which] * user.weight_BL)
         return torch.where(user.history_BL > 0, strength_BL, 0.0)

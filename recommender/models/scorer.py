@@ -50,10 +50,12 @@ class Scorer(Protocol):
         """[B, N] float32; column 0 is padding."""
 
 
-def power_of_two(value: Tensor) -> Tensor:
-    """The bucket of whole numbers from 0 up, by powers of two.
+def power_of_two(value: Tensor, buckets: int) -> Tensor:
+    """The bucket of whole numbers, by powers of two: 0 and less in the first, all that is too large
+    for the others in the last.
 
     The offset puts the borders between integers, where no backend's logarithm can
     round a value to the other side.
     """
-    return ((value + 1).to(torch.float32).log2() + 0.37).to(torch.int64)
+    log = (value.to(torch.float32).clamp(min=0.0) + 1.0).log2() + 0.37
+    return log.clamp(max=buckets - 1.0).to(torch.int64)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recommender.config import HEADS, SOURCES, SignalConfig
+from recommender.contract import Array
 from recommender.data.content import similar_by_content
 from recommender.models.cold import place_in_table
 from recommender.models.itemtoitem import (
@@ -61,7 +62,7 @@ def fit_tables(
         table = _fit_source(source, users, content, config, session_gap)
         if source not in ("content", "repeat"):
             table = place_in_table(table, like)
-        state[f"{source}_item"] = torch.from_numpy(table.item)
+        state[f"{source}_item"] = torch.from_numpy(_apart(table))
         state[f"{source}_weight"] = torch.from_numpy(table.weight)
     if "trend" in use:
         state |= trend_buffers(fit_trend(users, items, config, vote))
@@ -105,6 +106,14 @@ def _fit_source(
         return Neighbours(item=own, weight=(own > 0).astype(np.float32))
     item, weight = similar_by_content(content, most=min(config.neighbours, items - 1))
     return Neighbours(item=item, weight=weight)
+
+
+def _apart(table: Neighbours) -> Array:
+    """[N, M]: `table.item`, with items of their own at the places that say nothing. Nothing is
+    added to them; but to add again and again to one and the same is slow."""
+    items, width = table.item.shape
+    apart: Array = np.where(table.weight == 0, np.arange(width) % items, table.item)
+    return apart
 
 
 class Reading(NamedTuple):
