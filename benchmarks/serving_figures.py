@@ -60,10 +60,25 @@ def _version(name: str) -> str | None:
 
 
 def keep(docs: Path, **parts: Any) -> None:
-    """These parts anew, the others as they were."""
+    """These parts anew, the others as they were; ratios of machines before stay, too."""
     path = docs / FILE
     before = json.loads(path.read_text()) if path.exists() else {}
+    if "rates" in before and "about" in parts:
+        parts["elsewhere"] = elsewhere(before, parts["about"]["cpu"])
     path.write_text(json.dumps({**before, **parts}, indent=1) + "\n")
+
+
+MACHINES = 3  # of which the page tells beside the newest one
+
+
+def elsewhere(before: Found, cpu: str) -> list[Found]:
+    """What `before` found, and what it knew of others: of each kind of processor the newest, and
+    none of `cpu`, which is measured now. Machines differ by more than a change of the code."""
+    about = before["about"]
+    newest = {"cpu": about["cpu"], "cores": about["cores"], "date": about["date"],
+              "aims": {what: value[0] for what, _, value, _ in aims(before)}}  # fmt: skip
+    known = {one["cpu"]: one for one in (newest, *before.get("elsewhere", ()))[::-1]}
+    return [one for name, one in known.items() if name != cpu][::-1][:MACHINES]
 
 
 # --- figures of rounds

@@ -33,6 +33,7 @@ def write(docs: Path) -> None:
         parts = [
             _head(found),
             _compared(found),
+            _elsewhere(found),
             *_plots(found, docs),
             _by_connections(found),
             _lengths(found),
@@ -93,6 +94,20 @@ def _compared(found: Found) -> str:
     told = " ".join((told, *_wrong(found)))
     head = ("ours", "aim", "found", "spread", "reached")
     return f"## The aims\n\n{told}\n\n" + table(head, rows)
+
+
+def _elsewhere(found: Found) -> str:
+    """The same ratios on machines that measured before; nothing where there was none."""
+    others = found.get("elsewhere", ())
+    if not others:
+        return ""
+    told = "What other machines found, each at its time and with the code of then."
+    head = ("ours", *(f"{one['cpu']}, {one['cores']} cores, {one['date']}" for one in others))
+    rows = [
+        (what, *(f"{one['aims'][what]:.2f}" if what in one["aims"] else "–" for one in others))
+        for what, *_ in aims(found)
+    ]
+    return f"### On other machines\n\n{told}\n\n" + table(head, rows)
 
 
 def _wrong(found: Found) -> list[str]:
