@@ -18,6 +18,7 @@ from stores import NOW, PATIENT_S, WEIGHTS, event, opened
 
 from bento.store import Clicks, Counted, Impression, backup, connect, reading, restore
 from bento.store import sqlite_file as file
+from bento.store import sqlite_rows as rows
 from recommender.errors import MachineError, Unavailable
 
 
@@ -238,3 +239,20 @@ def test_what_a_store_of_version_1_showed_is_counted_once_it_is_opened_or_restor
     with reading(elsewhere) as reader:
         assert reader.click_through(since=0) == old
     asyncio.run(go_on(elsewhere))
+
+
+@pytest.mark.parametrize("version", [1, 2, None])
+def test_a_history_is_read_from_its_index_alone(
+    version: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each event would be a page of its own, of a store that grows for years."""
+    path = tmp_path / "events.db"
+    with monkeypatch.context() as then:
+        then.setattr(file, "UPGRADES", file.UPGRADES[:version])
+        file.open_writer(path, create=True).close()
+    with closing(file.open_writer(path, create=False)) as db:
+        asked = f"EXPLAIN QUERY PLAN {rows.PASTS.format(users='(?2)')}"
+        plan = [row[-1] for row in db.execute(asked, (9, "ann"))]
+    assert [step for step in plan if "events" in step] == [
+        "SEARCH events USING COVERING INDEX history (user_id=?)"
+    ]
