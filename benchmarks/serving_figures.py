@@ -72,13 +72,13 @@ MACHINES = 3  # of which the page tells beside the newest one
 
 
 def elsewhere(before: Found, cpu: str) -> list[Found]:
-    """What `before` found, and what it knew of others: of each kind of processor the newest, and
-    none of `cpu`, which is measured now. Machines differ by more than a change of the code."""
+    """What `before` found, and what it knew of other processors, each once; none of `cpu`, which
+    is measured now. Machines differ by more than a change of the code."""
     about = before["about"]
     newest = {"cpu": about["cpu"], "cores": about["cores"], "date": about["date"],
               "aims": {what: value[0] for what, _, value, _ in aims(before)}}  # fmt: skip
-    known = {one["cpu"]: one for one in (newest, *before.get("elsewhere", ()))[::-1]}
-    return [one for name, one in known.items() if name != cpu][::-1][:MACHINES]
+    known = (newest, *before.get("elsewhere", ()))
+    return [one for one in known if one["cpu"] != cpu][:MACHINES]
 
 
 # --- figures of rounds

@@ -108,11 +108,12 @@ def persons(db: sqlite3.Connection, users: Sequence[str], limit: int) -> list[Pe
     """Right without a transaction, too: what is erased between two queries is not in it."""
     asked = PASTS.format(users=", ".join(f"(?{i})" for i in range(2, len(users) + 2)))
     newest, some_erased = db.execute(asked, (limit, *users)).fetchone()
+    erased = erasures(db, users) if some_erased else {}
     found = list[Person]()
     for user, past in zip(users, _pasts_of.decode(newest), strict=True):
         for column in past:
             column.reverse()
-        forgotten = erasure(db, user) if some_erased else None
+        forgotten = erased.get(user)
         kept = past if forgotten is None else past.after(forgotten)
         found.append(Person(past=kept, forgotten=forgotten))
     return found
@@ -134,9 +135,18 @@ def forget(db: sqlite3.Connection, user: str, now: int) -> int:
 
 
 def erasure(db: sqlite3.Connection, user: str) -> int | None:
-    mark = tombstone(meta(db, "salt"), user)
-    row = _one(db, "SELECT time FROM erasures WHERE tombstone = ?", mark)
-    return None if row is None else int(row[0])
+    return erasures(db, [user]).get(user)
+
+
+def erasures(db: sqlite3.Connection, users: Iterable[str]) -> dict[str, int]:
+    """When, of those of `users` who were erased: one query, however many they are."""
+    salt = meta(db, "salt")
+    user_of = {tombstone(salt, user): user for user in users}
+    places = ", ".join("?" * len(user_of))
+    rows = db.execute(
+        f"SELECT tombstone, time FROM erasures WHERE tombstone IN ({places})", (*user_of,)
+    )
+    return {user_of[mark]: int(time) for mark, time in rows}
 
 
 def trends(db: sqlite3.Connection, now: int, half_life: float) -> dict[str, float] | None:

@@ -35,21 +35,18 @@ class Together:
         self._read, self._at_once = read, at_once
         self._waiting: deque[_Asked] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
-        self._starting = False
 
     async def person(self, user_id: str, *, limit: int) -> Person:
         """Raises what `read` raises."""
         loop = asyncio.get_running_loop()
         asked = _Asked(user_id, limit, loop.create_future())
         self._waiting.append(asked)
-        if not self._starting and len(self._under_way) < self._at_once:
+        if len(self._under_way) < self._at_once:
             # Not at once: whoever asks in this turn of the loop comes along.
-            self._starting = True
             loop.call_soon(self._start)
         return await asked.answer
 
     def _start(self) -> None:
-        self._starting = False
         while self._waiting and len(self._under_way) < self._at_once:
             if group := self._take():
                 task = asyncio.create_task(self._answer(group))
