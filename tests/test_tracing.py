@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import psutil
@@ -18,6 +20,7 @@ import toy
 from bento_process import CLOCK, Service, answers, bentoml_serve, wait_until, write_release
 from otlp_receiver import CLIENT, INTERNAL, SERVER, Collector, Told, collecting
 from ports import free_ports
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from bento.tracing import endpoint, start, wanted
 from client.tensors import connect
@@ -215,13 +218,39 @@ def test_triton_takes_the_trace_from_either_transport(
             await client.infer(MODEL, 1, arrays, timeout_s=20, headers=headers)
         await client.close()
 
-    def parents() -> dict[str, str]:
-        told = [s for trace in callers for s in collector.named("InferRequest", trace=trace)]
-        return {span.trace: span.parent for span in told}
+    def told() -> list[Told]:
+        return [s for trace in callers for s in collector.named("InferRequest", trace=trace)]
 
     asyncio.run(ask())
-    collector.wait(lambda: len(parents()) >= least, f"{least} of InferRequest")
-    assert parents().items() <= callers.items()
+    collector.wait(lambda: len(told()) >= least, f"{least} of InferRequest")
+    assert len({span.trace for span in told()}) == len(told())
+    assert all(span.parent == callers[span.trace] for span in told())
+
+
+def test_every_call_over_grpc_carries_its_trace() -> None:
+    """Whatever Triton makes of it: asked of a gRPC server that only listens."""
+    sent = [f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01" for _ in range(50)]
+    heard: list[object] = []
+
+    class Listener(service_pb2_grpc.GRPCInferenceServiceServicer):
+        async def ModelInfer(self, request: Any, context: Any) -> Any:
+            heard.append(dict(context.invocation_metadata())["traceparent"])
+            return service_pb2.ModelInferResponse(model_name=request.model_name, model_version="1")
+
+    async def ask() -> None:
+        server = grpc.aio.server()
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Listener(), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        for trace in sent:
+            client = connect(f"grpc://127.0.0.1:{port}")
+            given = {"history": np.array([[1]])}
+            await client.infer(MODEL, 1, given, timeout_s=20, headers=(("traceparent", trace),))
+            await client.close()
+        await server.stop(None)
+
+    asyncio.run(ask())
+    assert heard == sent
 
 
 def test_a_collector_that_is_away_costs_no_answer_and_does_not_hold_up_the_end(
