@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -267,6 +269,26 @@ def test_answers_keep_the_order_of_what_was_sent_ahead() -> None:
         assert [(await one.reply())[0] for _ in range(2)] == [200, 200]
 
     with_two_under_way(scenario)
+
+
+def test_head_and_body_of_an_answer_come_in_one_packet() -> None:
+    async def scenario(_: Held, connect: Connect) -> None:
+        one = await connect()
+        for _ in range(5):
+            reply = await one.ask(b"GET /get HTTP/1.1\r\nhost: here\r\n\r\n")
+            assert reply[2] == b'"at once"'
+        assert packets_with_data(one) == 5
+
+    with_two_under_way(scenario)
+
+
+def packets_with_data(connection: Connection) -> int:
+    """That came, by Linux' `struct tcp_info`: its `tcpi_data_segs_in`."""
+    ours = connection.writer.get_extra_info("socket")
+    (count,) = struct.unpack_from(
+        "I", ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160), 152
+    )
+    return int(count)
 
 
 def test_a_page_of_an_allowed_origin_may_read_why() -> None:
