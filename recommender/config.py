@@ -26,7 +26,7 @@ class EncoderConfig:
     layers: int = 2
     heads: int = 2
     dropout: float = 0.2
-    reach: int = 100  # newest events read for an answer: attention's cost grows with their square
+    reach: int = 48  # newest events read for an answer: attention's cost grows with their square
     blank: float = 0.1  # share of history tokens blanked out in training
 
 
