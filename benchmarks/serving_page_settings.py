@@ -10,9 +10,9 @@ from serving_paths import OURS
 TRIED = """
 ## What each was tried with
 
-`python benchmarks/serving_settings.py REPOSITORY`, 32 connections, all settings of a path in turns.
-Above, each runs with the one that served most (of those within 3% of it, with the lowest p99), and
-so does ours in what follows below.
+`python benchmarks/serving_settings.py REPOSITORY`, {connections} connections, all settings of a
+path in turns. Above, each runs with the one that served most (of those within 3% of it, with the
+lowest p99), and so does ours in what follows below.
 Ours: CALLS, of Triton under way at once; INSTANCES of the model; THREADS within an operator;
 DELAY_US, how long Triton waits for a batch to fill. Peers: WORKERS: processes; POOL 1: a thread
 pool instead of the event loop; THREADS: of the graph, within an operator; BATCH: at most;
@@ -32,8 +32,9 @@ def tried_of(tried: Found) -> str:
         for path, all_of_it in tried.items()
         for one in all_of_it
     ]
-    head = ("path", "settings", "requests/s", "p99, ms")
-    return f"{TRIED.strip()}\n\n{table(head, rows)}"
+    asked = sorted({one["connections"] for all_of_it in tried.values() for one in all_of_it})
+    told = TRIED.strip().format(connections=" or ".join(map(str, asked)))
+    return f"{told}\n\n{table(('path', 'settings', 'requests/s', 'p99, ms'), rows)}"
 
 
 OWN = """

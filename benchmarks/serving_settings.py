@@ -74,7 +74,7 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="These paths; default all.")] = None,
     rounds: int = 3,
     seconds: Annotated[float, typer.Option(help="Of each setting of each round.")] = 3.0,
-    connections: int = 32,
+    connections: Annotated[int, typer.Option(help="Between the two of the aims.")] = 48,
     out: Path = OUT,
 ) -> None:
     tried: Tried = json.loads(out.read_text()) if out.exists() else {}

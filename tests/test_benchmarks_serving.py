@@ -193,6 +193,7 @@ def tried(**rates: tuple[float, float]) -> list[dict[str, Any]]:
             "settings": {"CALLS": name[1], "INSTANCES": name[2]},
             "rate": rate,
             "p99_ms": p99,
+            "connections": 48,
             "rounds": rounds(rate, p99 / 3),
         }
         for name, (rate, p99) in rates.items()
@@ -252,6 +253,7 @@ def test_the_page_shows_what_each_setting_of_ours_does(tmp_path: Path, load: Imp
     (tmp_path / "benchmarks.json").write_text(json.dumps({"spinning": spinning}))
     page.write(tmp_path)
     told = (tmp_path / "benchmarks.md").read_text()
+    assert "serving_settings.py REPOSITORY`, 48 connections, all settings" in told
     assert "| recserve | CALLS 3, INSTANCES 2 | 1,250 | 30 |" in told
     assert "| CALLS 3, INSTANCES 2 | 1.25 | 1.25 to 1.25 | 0.75 | 0.75 to 0.75 |" in told
     assert "| 2 | spinning | 2 (1 to 3) | 8 (7 to 9) |" in told
