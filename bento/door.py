@@ -211,9 +211,6 @@ class _Whole(asyncio.Transport):
 
     # What uvicorn asks beside these is of the connection itself.
 
-    def abort(self) -> None:
-        self._transport.abort()
-
     def is_closing(self) -> bool:
         return self._transport.is_closing()
 
