@@ -3,8 +3,10 @@
     python benchmarks/serving_limits.py soak REPOSITORY [--minutes 10] [--share 0.7]
     python benchmarks/serving_limits.py overload REPOSITORY [--seconds 60] [--factor 10] [--apart]
 
-Both first ask what 64 connections get in a closed loop: that is the capacity. Then an open loop,
-whose latencies count from when a request was due. Each adds its part to docs/benchmarks.json and
+Both run under the defaults, as `recserve serve` does: what serves most in a closed loop may be slow
+to answer the last of a hundred in an open one (docs/triton.md). They first ask what 64 connections
+get in a closed loop: that is the capacity. Then an open loop, whose latencies count from when a
+request was due. Each adds its part to docs/benchmarks.json and
 writes docs/benchmarks.md anew, unless told `--docs ""`.
 """
 
@@ -29,7 +31,6 @@ from serving_figures import about, keep
 from serving_ours import scratch
 from serving_page import write
 from serving_paths import OURS, PATHS, Server, Way, serving
-from serving_settings import FILE, OUT, best
 
 from bento.settings import Settings
 from client.load.arrivals import Arrivals
@@ -50,7 +51,7 @@ def soak(
     share: Annotated[float, typer.Option(help="Of capacity.")] = 0.7,
     docs: Docs = "docs",
 ) -> None:
-    path = _best(docs)
+    path = PATHS[OURS]
     with _ours(path, repository) as server:
         capacity = _capacity(server, repository)
         server.go_on()
@@ -93,7 +94,7 @@ def overload(
     ] = False,
     docs: Docs = "docs",
 ) -> None:
-    path = _best(docs)
+    path = PATHS[OURS]
     ours, others = _halves() if apart else (os.sched_getaffinity(0),) * 2
     os.sched_setaffinity(0, ours)  # what is started now stays there
     with _ours(path, repository) as server, tempfile.TemporaryDirectory() as folder:
@@ -139,11 +140,6 @@ def _halves() -> tuple[set[int], set[int]]:
         raise typer.BadParameter("--apart wants two cores at least, and there is one.")
     half = len(cores) // 2
     return set(cores[:half]), set(cores[half:])
-
-
-def _best(docs: str) -> Way:
-    """Ours under the settings that served most, where they were looked for."""
-    return best(PATHS[OURS], Path(docs) / FILE if docs else OUT)
 
 
 @contextmanager
