@@ -6,8 +6,8 @@
 Both run under the defaults, as `recserve serve` does: what serves most in a closed loop may be slow
 to answer the last of a hundred in an open one (docs/triton.md). They first ask what 64 connections
 get in a closed loop: that is the capacity. Then an open loop, whose latencies count from when a
-request was due. Each adds its part to docs/benchmarks.json and
-writes docs/benchmarks.md anew, unless told `--docs ""`.
+request was due. Each adds its part to docs/benchmarks.json and writes docs/benchmarks.md anew,
+unless told `--docs ""`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from serving_asking import fill_store, measured
 from serving_figures import about, keep
 from serving_ours import scratch
 from serving_page import write
-from serving_paths import OURS, PATHS, Server, Way, serving
+from serving_paths import OURS, PATHS, Server, serving
 
 from bento.settings import Settings
 from client.load.arrivals import Arrivals
@@ -51,8 +51,7 @@ def soak(
     share: Annotated[float, typer.Option(help="Of capacity.")] = 0.7,
     docs: Docs = "docs",
 ) -> None:
-    path = PATHS[OURS]
-    with _ours(path, repository) as server:
+    with _ours(repository) as server:
         capacity = _capacity(server, repository)
         server.go_on()
         plan = Plan(
@@ -65,7 +64,7 @@ def soak(
             found = uvloop.run(run(plan))
     tenth = max(1, len(memory) // 10)
     first, last = statistics.mean(memory[tenth : 2 * tenth]), statistics.mean(memory[-tenth:])
-    _say(path, repository, docs, "soak", {
+    _say(repository, docs, "soak", {
         "minutes": minutes,
         "share": share,
         "capacity": capacity,
@@ -94,10 +93,9 @@ def overload(
     ] = False,
     docs: Docs = "docs",
 ) -> None:
-    path = PATHS[OURS]
     ours, others = _halves() if apart else (os.sched_getaffinity(0),) * 2
     os.sched_setaffinity(0, ours)  # what is started now stays there
-    with _ours(path, repository) as server, tempfile.TemporaryDirectory() as folder:
+    with _ours(repository) as server, tempfile.TemporaryDirectory() as folder:
         os.sched_setaffinity(0, others)
         capacity = _capacity(server, repository)
         server.go_on()
@@ -114,7 +112,7 @@ def overload(
     os.sched_setaffinity(0, ours | others)
     refused = sum(found.refused.values())
     begin, end = CALM_S, CALM_S + int(seconds)
-    _say(path, repository, docs, "overload_apart" if apart else "overload", {
+    _say(repository, docs, "overload_apart" if apart else "overload", {
         "seconds": seconds,
         "factor": factor,
         "capacity": capacity,
@@ -143,10 +141,10 @@ def _halves() -> tuple[set[int], set[int]]:
 
 
 @contextmanager
-def _ours(path: Way, repository: Path) -> Iterator[Server]:
+def _ours(repository: Path) -> Iterator[Server]:
     with (
         scratch(repository) as folder,
-        serving(path, repository, Path(folder)) as server,
+        serving(PATHS[OURS], repository, Path(folder)) as server,
     ):
         fill_store(server, read_release(repository), newest=20)
         yield server
@@ -200,10 +198,10 @@ def _memory(server: Server, every_s: float) -> Iterator[list[float]]:
         thread.join()
 
 
-def _say(path: Way, repository: Path, docs: str, part: str, found: dict[str, Any]) -> None:
+def _say(repository: Path, docs: str, part: str, found: dict[str, Any]) -> None:
     pprint(found, console=Console(), max_length=20)
     if docs:
-        machine = about(read_release(repository), [path])
+        machine = about(read_release(repository), [PATHS[OURS]])
         keep(Path(docs), **{part: {**found, "machine": machine}})
         write(Path(docs))
 

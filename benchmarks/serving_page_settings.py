@@ -12,7 +12,7 @@ TRIED = """
 
 `python benchmarks/serving_settings.py REPOSITORY`, {connections} connections, all settings of a
 path in turns. Above, each runs with the one that served most (of those within 3% of it, with the
-lowest p99), and so does ours in what follows below.
+lowest p99); the ten minutes and the overload below say what ours ran under.
 Ours: CALLS, of Triton under way at once; INSTANCES of the model; THREADS within an operator;
 DELAY_US, how long Triton waits for a batch to fill. Peers: WORKERS: processes; POOL 1: a thread
 pool instead of the event loop; THREADS: of the graph, within an operator; BATCH: at most;
