@@ -286,6 +286,28 @@ def test_fallbacks_of_a_variant_are_counted_apart_from_what_its_models_showed(ur
     asyncio.run(act())
 
 
+def test_answers_of_one_second_are_told_apart_the_same_way_however_they_are_kept(
+    url: str,
+) -> None:
+    now = int(time.time()) - 600
+    names = [f"r{i:02}" for i in range(20)]
+
+    async def act() -> None:
+        async with opened(url) as store:
+            await store.impressions(
+                [
+                    Impression(request_id=name, variant=name, release=2, user_id="ann",
+                               items=("i1",), time=now)
+                    for name in (*names[10:], *names[:10])
+                ]
+            )  # fmt: skip
+            await store.add([event(1, at=now + 5)], weights=WEIGHTS)
+            clicked = [one.variant for one in await store.click_through(since=0) if one.clicks]
+            assert clicked == ["r19"]
+
+    asyncio.run(act())
+
+
 def test_impressions_are_kept_for_their_time_only(url: str) -> None:
     now = int(time.time())
 

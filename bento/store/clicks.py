@@ -1,7 +1,8 @@
 """Impressions and events -> click-through by variant and release, fallbacks apart.
 
 An event belongs to the answer whose request id it names, or else to the newest answer of the
-hour before it that showed its user this item. A shown item counts as clicked once. Holds all
+hour before it that showed its user this item (of those of one second, which stores give in any
+order, the one whose request id sorts last). A shown item counts as clicked once. Holds all
 impressions of the period in memory: some hundred bytes each.
 """
 
@@ -18,7 +19,7 @@ WINDOW = 3600  # seconds
 
 def click_through(shown: Iterable[Impression], acts: Iterable[Event]) -> list[Clicks]:
     """Sorted by release, then variant, fallbacks last. `acts`: events that count as a click."""
-    answers = sorted(shown, key=lambda answer: answer.time)
+    answers = sorted(shown, key=lambda answer: (answer.time, answer.request_id))
     by_request = {answer.request_id: place for place, answer in enumerate(answers)}
     of_user: dict[str, list[int]] = defaultdict(list)  # places, hence by time
     for place, answer in enumerate(answers):
