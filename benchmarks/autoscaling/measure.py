@@ -99,7 +99,7 @@ def measure(repository: Path, *, seconds: float = 2.0) -> Service:
         for i in range(64)
     ]
     with _triton(release) as server:
-        asyncio.run(_closed(server, release, rows, 8, 1.0))  # warm
+        _stage(server, release, rows, 8, 1.0)  # warm
         rounds = [
             [_stage(server, release, rows, callers, seconds) for callers in CALLERS]
             for _ in range(ROUNDS)
@@ -137,9 +137,9 @@ def _stage(
     server: _Server, release: Release, rows: list[Batch], callers: int, seconds: float
 ) -> _Stage:
     before, cpu, began = _statistics(server, release), server.cpu_s(), time.perf_counter()
-    latency = asyncio.run(_closed(server, release, rows, callers, seconds))
-    after, took = _statistics(server, release), time.perf_counter() - began
-    count = after.inference_count - before.inference_count
+    latencies = asyncio.run(_closed(server, release, rows, callers, seconds))
+    took, count = time.perf_counter() - began, len(latencies)
+    after = _statistics(server, release, least=before.inference_count + count)
     old = {one.batch_size: one for one in before.batch_stats}
     by_size = {}
     for one in after.batch_stats:
@@ -156,7 +156,7 @@ def _stage(
         queue_s=(now.queue.ns - then.queue.ns) / 1e9 / count,
         compute_s=(_computed(now) - _computed(then)) / count,
         by_size=by_size,
-        latency_s=latency,
+        latency_s=float(np.mean(latencies)),
     )
 
 
@@ -173,23 +173,27 @@ def _computed(one: Any) -> float:
     return float(sum(part.ns for part in parts) / 1e9)
 
 
-def _statistics(server: _Server, release: Release) -> Any:
+def _statistics(server: _Server, release: Release, *, least: int = 0) -> Any:
+    """Once `least` requests are in them: Triton counts a request after it has answered it."""
+
     async def asked() -> Any:
-        client = await _connected(server)
+        client, found = await _connected(server), None
         request = service_pb2.ModelStatisticsRequest(
             name=release.models[0], version=str(release.version)
         )
-        found = await client.call("ModelStatistics", request, timeout_s=10)
+        async with asyncio.timeout(10):
+            while found is None or found.inference_count < least:
+                (found,) = (await client.call("ModelStatistics", request, timeout_s=10)).model_stats
         await client.close()
-        return found.model_stats[0]
+        return found
 
     return asyncio.run(asked())
 
 
 async def _closed(
     server: _Server, release: Release, rows: list[Batch], callers: int, seconds: float
-) -> float:
-    """Mean latency of `callers` who ask one row after the other."""
+) -> list[float]:
+    """Latencies of `callers` who ask one row after the other."""
     client, took = await _connected(server), list[float]()
     until = time.perf_counter() + seconds
 
@@ -201,7 +205,7 @@ async def _closed(
 
     await asyncio.gather(*(caller(number) for number in range(callers)))
     await client.close()
-    return float(np.mean(took))
+    return took
 
 
 def _service(model: str, start_s: float, rounds: list[list[_Stage]]) -> Service:
