@@ -52,10 +52,6 @@ class _Server:
     process: psutil.Process
     start_s: float
 
-    @property
-    def grpc(self) -> str:
-        return f"127.0.0.1:{self.ports.grpc}"
-
     def cpu_s(self) -> float:
         """Of Triton and its stubs, since they began."""
         family = [self.process, *self.process.children(recursive=True)]
@@ -162,7 +158,7 @@ def _stage(
 
 async def _connected(server: _Server) -> TritonGrpc:
     """On a busy machine a first connection may take several tries."""
-    client = TritonGrpc(server.grpc)
+    client = TritonGrpc(f"127.0.0.1:{server.ports.grpc}")
     while not await client.live():
         await asyncio.sleep(0.05)
     return client
