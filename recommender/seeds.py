@@ -1,11 +1,12 @@
-"""One recipe under several seeds -> the mean of what each question got, and how seeds differ.
+"""One recipe under several seeds -> the mean of what each user got, and how seeds differ.
 
     OUT/seed-S/                  the whole report of each seed, its runs too
     OUT/PROTOCOL-seeds.json      means over seeds with their intervals; figures of each seed
     OUT/PROTOCOL-seeds.html      the same as tables
 
 The interval of a mean is that of users, as in one report: another draw of users, with as many
-seeds. What the seeds alone make of it is their spread.
+seeds. What the seeds alone make of it is their spread. Where each seed asks other questions
+(each hides other items), a user's value is the mean of those that they were asked.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from recommender.evaluate import Judged
 from recommender.protocols import METRIC, Report, compared
@@ -40,8 +42,9 @@ def over_seeds(seeds: range, out: Path, evaluate: Callable[[int, Path], Report])
     first = next(iter(each.values()))
     judged = {name: _mean([report.judged[name] for report in each.values()])
               for name in first.judged}  # fmt: skip
+    groups = {**first.groups, "all": np.arange(len(next(iter(judged.values())).users))}
     mean = replace(
-        compared(first.protocol, first.groups, judged, first.data, first.config),
+        compared(first.protocol, groups, judged, first.data, first.config),
         command=command.over_seeds(first.command or "", len(each)),
     )
     found = Seeds(mean=mean, each=each)
@@ -66,14 +69,14 @@ def _study(found: Seeds) -> SeedsStudy:
 
 
 def _mean(judged: Sequence[Judged]) -> Judged:
-    """Of each query's values: the seeds ask the same queries, in the same order."""
+    """User by user, as they are first asked; each is asked once a seed at most."""
+    asked = pl.concat(pl.DataFrame({"user": one.users, **one.values}) for one in judged)
+    mean = asked.group_by("user", maintain_order=True).mean()
     return Judged(
-        values={
-            name: np.mean([one.values[name] for one in judged], axis=0) for name in judged[0].values
-        },
+        values={name: mean[name].to_numpy() for name in judged[0].values},
         coverage={
             name: float(np.mean([one.coverage[name] for one in judged]))
             for name in judged[0].coverage
         },
-        users=judged[0].users,
+        users=mean["user"].to_numpy(),
     )

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from cold_data import ITEMS, recserve
 
+from recommender import config
 from recommender.cold_items import CHANCE, chance
 from recommender.data.dataset import Dataset
 from recommender.data.hidden import cold_items, hidden_items
 from recommender.data.split import Query
 from recommender.evaluate import CUTOFFS
 from recommender.metrics import per_query
-from recommender.protocols import divide
+from recommender.protocols import divide, evaluate
 from recommender.report import leaks
 from recommender.users import EMPTY
 
@@ -108,3 +109,27 @@ def test_another_draw_hides_other_items_and_other_protocols_draw_nothing(
                     "--draw", "1", "--models", "popularity")  # fmt: skip
     assert done.returncode == 2
     assert "draw is 1, and leave-one-out draws nothing" in done.stderr
+
+
+def test_each_seed_hides_other_items_and_the_mean_is_that_of_users(
+    cold_dataset: Dataset, cold_folder: Path, tmp_path: Path
+) -> None:
+    done = recserve("evaluate", cold_folder, "--protocol", "cold-items", "--out", tmp_path,
+                    "--models", "content,popularity", "--draw", "1", "--seeds", "2")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[int, list[float]] = {}  # recall@10 of each user who is asked
+    for seed, draw in enumerate((1, 2)):
+        alone = evaluate(
+            cold_dataset, "cold-items", tmp_path / "alone", families=("content", "popularity"),
+            config=config.read(settings=[f"training.seed={seed}"]), draw=draw,
+        )  # fmt: skip
+        of_seed = json.loads((tmp_path / f"seed-{seed}" / "cold-items.json").read_text())
+        assert (of_seed["draw"], of_seed["models"]) == (draw, alone.models)
+        judged = alone.judged["content"]
+        for user, value in zip(judged.users, judged.values["recall@10"], strict=True):
+            found.setdefault(user, []).append(value)
+    assert {len(values) for values in found.values()} == {1, 2}
+    mean = json.loads((tmp_path / "cold-items-seeds.json").read_text())
+    assert mean["queries"] == {"all": len(found)}
+    of_users = np.mean([np.mean(values) for values in found.values()])
+    assert mean["models"]["content"]["all"]["recall@10"]["mean"] == pytest.approx(of_users)

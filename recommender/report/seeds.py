@@ -19,7 +19,9 @@ Models = Mapping[str, Mapping[str, Any]]  # family -> group -> metric -> {"mean"
 _TOLD = (
     "Mean: of all seeds, ± half a 95% interval over queries, as in the report of one seed: what "
     "other users would make of it. Spread: the standard deviation over seeds, what chance in "
-    "training makes of it; a model that draws nothing has none."
+    "training makes of it; a model that draws nothing has none. Where items are hidden, each seed "
+    "hides others: then chance in which they are is part of the spread, and a user counts by the "
+    "mean of what they were asked."
 )
 
 

@@ -92,7 +92,11 @@ def evaluate(
     settings: Settings = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="So many, from --seed on: their mean and spread.")
+        int,
+        typer.Option(
+            min=1,
+            help="So many, from --seed on: their mean and spread. Of cold-items each hides others.",
+        ),
     ] = 1,
     draw: Annotated[
         int, typer.Option(min=0, help="Of cold-items: another tenth of the items is hidden.")
@@ -151,15 +155,17 @@ def evaluate(
         runs=tuple(map(str, run or ())),
     )
 
+    first, drawn = recipe.training.seed, protocol == protocols.COLD_ITEMS
+
     def one(seed: int, out: Path) -> Report:
         trained = replace(recipe, training=replace(recipe.training, seed=seed))
         with progress_bar() as progress:
             return protocols.evaluate(
                 dataset, protocol, out, families=(models or compared).split(","), runs=adapted,
-                config=trained, source=source, draw=draw, resume=resume, progress=progress,
+                config=trained, source=source, draw=draw + (seed - first if drawn else 0),
+                resume=resume, progress=progress,
             )  # fmt: skip
 
-    first = recipe.training.seed
     if seeds > 1:
         found = over_seeds(range(first, first + seeds), out, one)
         if json:
