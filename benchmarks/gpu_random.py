@@ -118,11 +118,11 @@ def needed(graph: Graph, rows: int, length: int) -> tuple[float, float]:
     moved = sum(t.nbytes for t in (deep.table, deep.bias, tables.popularity, tables.first_seen))
     moved += graph.selection.category_words.nbytes + tables.trend[:, 0].nbytes
     moved += sum(min(rows, size) * items * 4 for size in USER_SIZES)
-    for head in mixer.heads:
+    for which, head in enumerate(mixer.heads):
         table = getattr(tables, f"{HEADS[head].source}_item")
         width = min(table.shape[1], mixer.width) if HEADS[head].long else table.shape[1]
-        reach = length if HEADS[head].long else min(length, mixer.reach)
-        moved += min(rows * reach, items) * width * 12
+        reach = length if HEADS[head].long else mixer.counting.get(which, mixer.reach)
+        moved += min(rows * min(length, reach), items) * width * 12
     signals, hidden = len(mixer.weight), mixer.second.in_features
     per_item = deep.table.shape[1] + signals + hidden * signals + hidden
     return float(moved), 2.0 * rows * items * per_item

@@ -117,13 +117,16 @@ def table_says(run: Run, user: UserInputs, head: str) -> Array:
     w, mixer = weights_of(run), run.graph.scorer.mixer
     which, said = mixer.heads.index(head), np.zeros((len(user.history_BL), run.blueprint.items))
     decay = np.log1p(np.exp(w["mixer.decay"][which]))
+    fades = [
+        w["mixer.by_steps"][which][min(int(_bucket(np.array(back))), 11)] - decay * back
+        for back in range(run.blueprint.config.mixer.reach)
+    ]
+    reach = 1 + max(np.flatnonzero(fades >= max(fades) + np.log(0.01)))  # the rest is too faint
     for b, row in enumerate(_rows(user)):
-        reach = run.blueprint.config.mixer.reach
         events = [row[name][-reach:] for name in ("items", "times", "weights")]
         for back, (item, time, weight) in enumerate(zip(*(e[::-1] for e in events), strict=True)):
-            fade = w["mixer.by_steps"][which][min(int(_bucket(np.array(back))), 11)] - decay * back
             by_time = w["mixer.by_time"][which][min(int(_bucket(row["now"] - time)), 29)]
-            strength = np.exp(fade + by_time) * (1.0 + w["mixer.by_weight"][which] * weight)
+            strength = np.exp(fades[back] + by_time) * (1.0 + w["mixer.by_weight"][which] * weight)
             np.add.at(
                 said[b],
                 w[f"tables.{head}_item"][item],

@@ -1,12 +1,18 @@
-"""The mixer: what it does of signals with and without a history."""
+"""The mixer: what it does of signals with and without a history, and how far back it reads."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from trainings import fitted
 
+from recommender import runs
 from recommender.config import MixerConfig
+from recommender.data.dataset import Dataset
 from recommender.models.mixer import Mixer
 from recommender.models.scorer import UserInputs
 from recommender.models.signals import Tables
@@ -50,3 +56,43 @@ def test_signals_interact_for_users_with_a_history(mixer: Mixer) -> None:
     assert ranks.std() > 0.01
     ranks = scores(mixer, user(), one, nothing).diff(dim=1) / one.diff(dim=1)
     assert ranks.std() < 1e-4
+
+
+def long_history() -> UserInputs:
+    history = torch.arange(1, 61)[None]
+    return UserInputs(
+        history_BL=history,
+        time_BL=history,
+        weight_BL=torch.zeros(1, 60),
+        request_time_B1=torch.tensor([[60]]),
+        features_BU=torch.zeros(1, 0, dtype=torch.int64),
+    )
+
+
+def events_read(mixer: Mixer) -> Iterator[int]:
+    readings = (mixer.reading(which, long_history()) for which in range(len(mixer.heads)))
+    for reading in readings:
+        assert reading.strength_BL.shape == reading.history_BL.shape
+        assert reading.history_BL[0, -1] == 60  # the newest
+        yield reading.history_BL.shape[1]
+
+
+def test_a_short_head_reads_what_has_a_hundredth_of_the_strongest_say() -> None:
+    heads = ("ease_long", "ease", "basket")
+    mixer = Mixer(heads, 0, heads, MixerConfig(reach=48)).requires_grad_(False)
+    # By the decays that it begins with, a step leaves exp(-.2) and exp(-.3) of an event's say:
+    # exp(-.2 x 23) and exp(-.3 x 15) are the last above .01.
+    assert list(events_read(mixer.eval())) == [60, 24, 16]
+    assert list(events_read(mixer.train())) == [60, 48, 48]  # what it learns from is not cut
+    mixer.by_steps[2][4] = 5.0  # the bucket of 12 to 23 steps
+    assert list(events_read(mixer.eval())) == [60, 24, 24]
+    mixer.decay[1] = torch.nan
+    assert list(events_read(mixer.eval()))[1] == 48
+
+
+def test_a_run_that_is_read_again_reads_as_far_back(dataset: Dataset, tmp_path: Path) -> None:
+    run = fitted(dataset)
+    counting = run.graph.scorer.mixer.counting
+    assert counting and all(0 < events < 48 for events in counting.values())
+    runs.write(run, tmp_path / "run")
+    assert runs.read(tmp_path / "run").graph.scorer.mixer.counting == counting

@@ -148,6 +148,7 @@ def load_graph(blueprint: Blueprint, state: Mapping[str, Tensor]) -> Graph:
     try:
         graph = blueprint.graph(_empty_scorer(blueprint, state))
         graph.load_state_dict(state)
+        graph.eval()  # again: how far back a mixer reads follows from its weights
     except (KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise RunError(

@@ -25,6 +25,7 @@ _STEP_BUCKETS = 12  # powers of two of steps
 CONTEXT = 7
 _HOUR = 3600
 _OFF = -1e9  # to a hidden unit; finite, for it is multiplied by 0
+_FAINT = 0.01  # of the strongest event's say: what has less is not read in an answer
 
 
 class Mixer(nn.Module):
@@ -37,6 +38,7 @@ class Mixer(nn.Module):
         super().__init__()
         self.heads, self.use = heads, use
         self.reach, self.width = config.reach, config.width
+        self.counting: dict[int, int] = {}  # events that a head reads, where fewer than `reach`
         decay = torch.tensor([HEADS[head].decay for head in heads])
         self.decay = nn.Parameter(decay.expm1().log())  # softplus gives it back
         self.by_time = nn.Parameter(torch.zeros(len(heads), _TIME_BUCKETS))
@@ -50,6 +52,25 @@ class Mixer(nn.Module):
         self.second = nn.Linear(config.hidden, 1)
         for zero in (self.gate.weight, self.gate.bias, self.second.weight, self.second.bias):
             nn.init.zeros_(zero)
+
+    def train(self, mode: bool = True) -> Mixer:
+        """Once trained, a short head reads no further back than events count for anything by their
+        steps: with baskets these are a dozen of 48, and a reading costs by the event."""
+        super().train(mode)
+        self.counting = {} if mode else self._counting()
+        return self
+
+    @torch.no_grad()
+    def _counting(self) -> dict[int, int]:
+        found = {}
+        steps_L = torch.arange(max(1, self.reach), device=self.decay.device)
+        for which in (which for which, head in enumerate(self.heads) if not HEADS[head].long):
+            loud_L = self._fade(which, steps_L).exp()
+            # Not "louder": of what is no number all counts, and check_finite says what it is.
+            counting = int((~(loud_L < _FAINT * loud_L.max())).nonzero()[-1]) + 1
+            if counting < self.reach:
+                found[which] = counting
+        return found
 
     def forward(self, user: UserInputs, tables: Tables, others: list[Tensor]) -> Tensor:
         """[B, N]; `others` are the signals beside the heads, [B, N] each."""
@@ -80,21 +101,26 @@ class Mixer(nn.Module):
     def reading(self, which: int, user: UserInputs) -> Reading:
         """What a head asks of its table, by the newest events of the history: all, or `reach`."""
         spec = HEADS[self.heads[which]]
-        if not spec.long:
-            user = user.newest(self.reach)
-        width = self.width if spec.long else None
-        return Reading(spec.source, user.history_BL, self._strength(which, user), width)
+        if spec.long:
+            return Reading(spec.source, user.history_BL, self._strength(which, user), self.width)
+        user = user.newest(self.reach)
+        reading = Reading(spec.source, user.history_BL, self._strength(which, user))
+        return reading.newest(self.counting[which]) if which in self.counting else reading
 
     def _strength(self, which: int, user: UserInputs) -> Tensor:
         """How much each event counts: by its steps and seconds back, and by its own weight."""
         length = user.history_BL.shape[1]
         steps_L = length - 1 - torch.arange(length, device=user.history_BL.device)
-        by_steps_L = self.by_steps[which][power_of_two(steps_L, _STEP_BUCKETS)]
         bucket_BL = power_of_two(user.request_time_B1 - user.time_BL, _TIME_BUCKETS)
         by_time_BL = F.embedding(bucket_BL, self.by_time[which][:, None])[:, :, 0]
-        fade_L = by_steps_L - F.softplus(self.decay[which]) * steps_L
-        strength_BL = (fade_L + by_time_BL).exp() * (1.0 + self.by_weight[which] * user.weight_BL)
+        log_BL = self._fade(which, steps_L) + by_time_BL
+        strength_BL = log_BL.exp() * (1.0 + self.by_weight[which] * user.weight_BL)
         return torch.where(user.history_BL > 0, strength_BL, 0.0)
+
+    def _fade(self, which: int, steps_L: Tensor) -> Tensor:
+        """[L]: log of what so many steps back leave of an event's strength."""
+        by_steps_L = self.by_steps[which][power_of_two(steps_L, _STEP_BUCKETS)]
+        return by_steps_L - F.softplus(self.decay[which]) * steps_L
 
 
 def context(user: UserInputs) -> Tensor:
