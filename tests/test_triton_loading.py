@@ -242,7 +242,10 @@ def test_every_setting_of_a_cpu_loads_and_answers_rightly(toy_server, toy_weight
 
 
 @pytest.mark.parametrize(
-    "changes", [{"max_queue_size": 1}, {"queue_timeout_us": 1}], ids=["queue size", "timeout"]
+    "changes",
+    # The first waits for others, so that the queue is full however slowly they are sent.
+    [{"max_queue_size": 1, "queue_delay_us": 300_000}, {"queue_timeout_us": 1}],
+    ids=["queue size", "timeout"],
 )
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_what_the_queue_policy_turns_away_is_told_so_and_the_others_are_answered(
