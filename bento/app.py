@@ -69,7 +69,7 @@ class Route:
     headers: Headers = field(init=False)  # of its answers
 
     def __post_init__(self) -> None:
-        methods = set(self.method.split(", "))
+        methods = frozenset(self.method.split(", "))
         object.__setattr__(self, "methods", methods | ({"HEAD"} if "GET" in methods else set()))
         html = self.content_type.startswith(b"text/html")
         headers = ((b"content-type", self.content_type), NOSNIFF, *(PAGE if html else ()))

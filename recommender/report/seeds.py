@@ -100,6 +100,6 @@ def _against(study: SeedsStudy) -> Node | None:
     return e(
         "section",
         e("h2", f"{first} against every other"),
-        e("p", "Paired bootstrap of each query's mean over seeds, ± half a 95% interval."),
+        e("p", "Paired bootstrap of each user's mean over seeds, ± half a 95% interval."),
         table([f"{first}'s {named(study.metric)}", "difference"], rows),
     )
