@@ -58,19 +58,9 @@ def test_signals_interact_for_users_with_a_history(mixer: Mixer) -> None:
     assert ranks.std() < 1e-4
 
 
-def long_history() -> UserInputs:
-    history = torch.arange(1, 61)[None]
-    return UserInputs(
-        history_BL=history,
-        time_BL=history,
-        weight_BL=torch.zeros(1, 60),
-        request_time_B1=torch.tensor([[60]]),
-        features_BU=torch.zeros(1, 0, dtype=torch.int64),
-    )
-
-
 def events_read(mixer: Mixer) -> Iterator[int]:
-    readings = (mixer.reading(which, long_history()) for which in range(len(mixer.heads)))
+    who = user(*range(1, 61))
+    readings = (mixer.reading(which, who) for which in range(len(mixer.heads)))
     for reading in readings:
         assert reading.strength_BL.shape == reading.history_BL.shape
         assert reading.history_BL[0, -1] == 60  # the newest

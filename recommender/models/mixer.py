@@ -64,7 +64,9 @@ class Mixer(nn.Module):
     def _counting(self) -> dict[int, int]:
         found = {}
         steps_L = torch.arange(max(1, self.reach), device=self.decay.device)
-        for which in (which for which, head in enumerate(self.heads) if not HEADS[head].long):
+        for which, head in enumerate(self.heads):
+            if HEADS[head].long:
+                continue
             loud_L = self._fade(which, steps_L).exp()
             # Not "louder": of what is no number all counts, and check_finite says what it is.
             counting = int((~(loud_L < _FAINT * loud_L.max())).nonzero()[-1]) + 1
@@ -103,6 +105,8 @@ class Mixer(nn.Module):
         spec = HEADS[self.heads[which]]
         if spec.long:
             return Reading(spec.source, user.history_BL, self._strength(which, user), self.width)
+        # Cut last: what strengths are made of is then the same for all short heads, and the graph
+        # computes it once.
         user = user.newest(self.reach)
         reading = Reading(spec.source, user.history_BL, self._strength(which, user))
         return reading.newest(self.counting[which]) if which in self.counting else reading

@@ -162,7 +162,7 @@ def evaluate(
         with progress_bar() as progress:
             return protocols.evaluate(
                 dataset, protocol, out, families=(models or compared).split(","), runs=adapted,
-                config=trained, source=source, draw=draw + (seed - first if drawn else 0),
+                config=trained, source=source, draw=draw + seed - first if drawn else draw,
                 resume=resume, progress=progress,
             )  # fmt: skip
 
