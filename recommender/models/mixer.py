@@ -103,13 +103,10 @@ class Mixer(nn.Module):
     def reading(self, which: int, user: UserInputs) -> Reading:
         """What a head asks of its table, by the newest events of the history: all, or `reach`."""
         spec = HEADS[self.heads[which]]
-        if spec.long:
-            return Reading(spec.source, user.history_BL, self._strength(which, user), self.width)
-        # Cut last: what strengths are made of is then the same for all short heads, and the graph
-        # computes it once.
-        user = user.newest(self.reach)
-        reading = Reading(spec.source, user.history_BL, self._strength(which, user))
-        return reading.newest(self.counting[which]) if which in self.counting else reading
+        if not spec.long:
+            user = user.newest(self.counting.get(which, self.reach))
+        width = self.width if spec.long else None
+        return Reading(spec.source, user.history_BL, self._strength(which, user), width)
 
     def _strength(self, which: int, user: UserInputs) -> Tensor:
         """How much each event counts: by its steps and seconds back, and by its own weight."""

@@ -124,12 +124,6 @@ class Reading(NamedTuple):
     strength_BL: Tensor
     width: int | None = None  # only by the table's strongest columns
 
-    def newest(self, count: int) -> Reading:
-        """The same of the newest `count` events."""
-        return self._replace(
-            history_BL=self.history_BL[:, -count:], strength_BL=self.strength_BL[:, -count:]
-        )
-
 
 class Tables(nn.Module):
     """`state` is that of `fit_tables`, or of a state_dict to be loaded."""
