@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from client.load.cost import listening
+from client.load.cost import NOBODY, Servers, listening
 from client.service import RecserveClient
 from client.trust import pinned
 
@@ -81,14 +81,16 @@ def _held(path: Path) -> bool:
     return False
 
 
-def servers_of(target: str, repository: Path) -> list[int]:
-    """Processes of a target on this machine: who listens there, and at the Triton of a `serve`
-    from `repository` whose Bento it is. None of a target elsewhere."""
+def servers_of(target: str, repository: Path) -> Servers:
+    """Of a target on this machine: who listens there, and at the Triton of a `serve` from
+    `repository` whose Bento it is. None of a target elsewhere."""
     parts = urlsplit(target)
     if parts.hostname not in LOCAL or not parts.port:
-        return []
+        return NOBODY
     ports = {parts.port}
     for here in running(repository):
         if urlsplit(here.url).port == parts.port:
             ports.add(int(here.triton.rpartition(":")[2]))
-    return listening(ports)
+    alone = parts.scheme.startswith("http") and len(ports) == 1
+    lacking = f"its Triton, which no `serve` of {repository} names: --server-pid" if alone else ""
+    return Servers(pids=tuple(listening(ports)), lacking=lacking)

@@ -208,7 +208,7 @@ class Search:
         pace = Arrivals(kind="poisson", rate=rate, duration_s=self._run_s)
         plan = replace(side.plan, arrivals=pace, requests=None, seed=self._runs)
         report = await self._ask(plan)
-        return not report.behind and holds(self._stated, report)
+        return holds(self._stated, report)
 
 
 def _untried(best: Choice, values: Values, seen: set[Choice], most: int) -> Iterator[Choice]:

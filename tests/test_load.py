@@ -162,7 +162,7 @@ def test_an_answer_that_does_not_come_is_given_up(folder: Path) -> None:
 
 def test_a_server_that_is_not_there_is_said_at_once(folder: Path) -> None:
     for address in ("http://127.0.0.1:13299", "grpc://127.0.0.1:13299"):
-        with pytest.raises(Unavailable, match="none of 20 first requests"):
+        with pytest.raises(Unavailable, match="none of 20 first requests to"):
             load(address, folder, concurrency=1, requests=10)
 
 
@@ -283,10 +283,11 @@ def test_the_command_prints_a_table_that_names_the_faults(
 
 
 @pytest.mark.parametrize(
-    "address", ["ftp://x:1", "127.0.0.1:3000", "http://", "http://x:99999", "grpc://:1", ""]
+    "address",
+    ["ftp://x:1", "127.0.0.1:3000", "http://", "http://x:99999", "grpc://:1", "http://x:1/v1", ""],
 )
 def test_a_target_of_another_kind_is_refused(folder: Path, address: str) -> None:
-    with pytest.raises(BadInput, match=r"Begin it with http://"):
+    with pytest.raises(BadInput, match=r"Write http://"):
         load(address, folder, requests=1)
 
 

@@ -14,7 +14,7 @@ import pytest
 from browser import chromium
 from known_server import Reply, answering, right, write_release
 
-from client.load.cost import Cost
+from client.load.cost import Cost, Servers
 from client.load.mix import Mix
 from client.load.objective import objectives, verdicts
 from client.load.plan import Plan
@@ -109,7 +109,9 @@ def test_each_side_of_a_comparison_has_its_cost(
 
 
 def test_a_run_without_an_answer_costs_nothing_that_could_be_told(folder: Path) -> None:
-    found = Cost.of(right=0, elapsed_s=0.0, pids=[1], cpu_s=1.0, price=0.5)
+    found = Cost.of(
+        right=0, recommended=0, elapsed_s=0.0, servers=Servers(pids=(1,)), cpu_s=1.0, price=0.5
+    )
     assert found.per_dollar is None and "nothing to tell" in found.said()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from known_server import Reply, answering, right, write_release
 
 from client.load.arrivals import Arrivals
 from client.load.compare import interval_of_median, ratio
-from client.load.cost import Meter, listening
+from client.load.cost import Meter, Servers, listening
 from client.load.objective import Objective, Search, objectives, verdicts
 from client.load.plan import Plan
 from client.load.recording import RIGHT, Fate, Outcome, Part, Recording
@@ -40,13 +41,16 @@ def command(address: str, folder: Path, *options: str) -> list[str]:
     return ["load", address, "--repository", str(folder), *options]
 
 
-def reported(folder: Path, ms: float, *, rate: float = 100, errors: int = 0) -> Report:
-    """100 requests answered after `ms`, of which some were not."""
+def reported(
+    folder: Path, ms: float, *, rate: float = 100, errors: int = 0, late_ms: float = 0.0
+) -> Report:
+    """100 requests answered after `ms`, of which some were not; each was sent late by `late_ms`."""
     recording, failed = Recording(), Outcome(Fate.FAILED, "HTTP 500")
     for number in range(100):
         due = number / rate
         outcome = failed if number < errors else RIGHT
-        recording.add(Part("recommend"), due, due, due + ms / 1000, outcome)
+        sent = due + late_ms / 1000
+        recording.add(Part("recommend"), due, sent, sent + ms / 1000, outcome)
     pace = Arrivals(rate=rate, duration_s=100 / rate)
     return report(Plan(target="http://x", repository=folder, arrivals=pace), recording.rows(0.0))
 
@@ -99,17 +103,25 @@ def test_no_answer_at_all_holds_no_latency(folder: Path) -> None:
 
 
 def searched(
-    folder: Path, limit: float, resolution: float, *, first: float = 2, late: float = 0.0
+    folder: Path,
+    limit: float,
+    resolution: float,
+    *,
+    first: float = 2,
+    late: float = math.inf,
+    late_ms: float = 0.0,
+    slow_ms: float = 1000,
 ) -> Any:
-    """Against one that takes 5 ms up to `limit` requests/s, and a second above."""
+    """Against one that takes 5 ms up to `limit` requests/s, and `slow_ms` above; by a generator
+    that sends late by `late_ms` above a rate of `late`."""
 
     async def ask(plan: Plan) -> Report:
         if plan.arrivals is None:
             return replace(reported(folder, 5), throughput=first * limit)
         rate = plan.arrivals.rate
         assert rate is not None and plan.arrivals.kind == "poisson"
-        found = reported(folder, 5 if rate <= limit else 1000, rate=rate)
-        return replace(found, behind=rate > late, why_behind="late") if late else found
+        took = 5 if rate <= limit else slow_ms
+        return reported(folder, took, rate=rate, late_ms=late_ms if rate > late else 0.0)
 
     search = Search(
         Plan(target="http://x", repository=folder, requests=1), objectives(["p99=25ms"]), ask,
@@ -134,10 +146,18 @@ def test_no_rate_may_hold(folder: Path) -> None:
 
 
 def test_what_the_generator_cannot_offer_is_no_limit_of_the_server(folder: Path) -> None:
-    found = searched(folder, 100, 0.05, first=1, late=100)
+    found = searched(folder, 10_000, 0.05, first=0.01, late=100, late_ms=990)
     assert found.missed is None and found.rate <= 100 and "could not offer more" in found.said()
+    assert any(trial.starved for trial in found.trials)
     with pytest.raises(MachineError, match="could not keep up with 140"):
-        searched(folder, 100, 0.05, late=100)
+        searched(folder, 10_000, 0.05, first=0.02, late=100, late_ms=990)
+
+
+def test_what_a_late_generator_found_too_slow_by_more_is_the_servers(folder: Path) -> None:
+    found = searched(folder, 100, 0.05, late=0, late_ms=15, slow_ms=40)
+    assert found.rate <= 100 < found.missed <= 1.05 * found.rate
+    assert all(trial.report.behind for trial in found.trials)
+    assert not any(trial.starved for trial in found.trials)
 
 
 def test_an_objective_that_is_missed_at_a_fixed_rate_is_a_failure(
@@ -195,7 +215,7 @@ def test_a_command_that_fails_is_a_failure(
 def test_a_command_is_ended_when_the_run_fails(folder: Path, tmp_path: Path) -> None:
     wanted = Wanted(command="sleep 600", duration_s=1)
     plan = Plan(target="http://127.0.0.1:13299", repository=folder, duration_s=1)
-    with pytest.raises(Exception, match="none of 20 first requests"):
+    with pytest.raises(Exception, match="none of 20 first requests to"):
         uvloop.run(examine(plan, wanted))
 
 
@@ -235,7 +255,8 @@ def test_a_slower_target_is_told_from_a_faster_one(folder: Path, tmp_path: Path)
         found = uvloop.run(examine(plan, Wanted(against=b, rounds=6)))
     assert found.compare is not None and found.passed
     turns = [name for name, before in zip(asked, ["", *asked], strict=False) if name != before]
-    assert "".join(turns) == "abababa"  # ab, ba, ab, ...: neighbours of two rounds run into one
+    # Whether both are there: ab; then ab, ba, ab, ...: neighbours of two rounds run into one.
+    assert "".join(turns) == "ab" + "abababa"
     speed, p50 = found.compare.ratios["throughput"], found.compare.ratios["p50"]
     assert p50.median < 1 and len(speed.rounds) == 6
     assert speed.low <= speed.median <= speed.high and speed.confidence > 0.95
@@ -289,8 +310,29 @@ def test_processes_that_are_not_there_are_refused_before_anything_runs(
 def test_a_price_gives_recommendations_for_a_dollar(folder: Path) -> None:
     with answering(at_once) as (address, _):
         plan = Plan(target=address, repository=folder, requests=100)
-        found = uvloop.run(examine(plan, Wanted(price_per_hour=0.5, pids=[os.getpid()])))
+        found = uvloop.run(
+            examine(plan, Wanted(price_per_hour=0.5, servers=Servers(pids=(os.getpid(),))))
+        )
     assert found.cost is not None and found.report is not None and found.cost.cpu_s is not None
     assert found.cost.per_dollar == pytest.approx(found.report.throughput * 3600 / 0.5)
     assert found.cost.per_core_second == pytest.approx(100 / found.cost.cpu_s)
     assert f"{found.cost.per_dollar:,.0f} recommendations" in found.cost.said()
+
+
+def test_the_releases_of_each_phase_are_its_own(folder: Path, tmp_path: Path) -> None:
+    """And none of the warm-up's."""
+    flag = tmp_path / "promoted"
+
+    def behaviour(number: int, body: dict[str, Any]) -> Reply:
+        return 0.0, 200, right(body) | {"release": 2 if flag.exists() else 1}
+
+    pace = Arrivals(kind="constant", rate=50, duration_s=3)
+    wanted = Wanted(command=f"touch {flag}", duration_s=3)
+    with answering(behaviour) as (address, _):
+        plan = Plan(target=address, repository=folder, arrivals=pace, warm_up_s=0.5)
+        found = uvloop.run(examine(plan, wanted))
+    assert found.during is not None and found.report is not None
+    phases = found.during.phases
+    assert list(phases["before"].releases) == [1] and list(phases["after"].releases) == [2]
+    for one in (found.report, *phases.values()):
+        assert sum(one.releases.values()) == one.requests

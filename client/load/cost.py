@@ -17,47 +17,65 @@ from recommender.errors import BadInput
 
 
 @dataclass(frozen=True, kw_only=True)
+class Servers:
+    """Processes of a target on this machine; their descendants count with them."""
+
+    pids: tuple[int, ...] = ()  # none: not known
+    lacking: str = ""  # who is not among them, as far as is known
+
+
+NOBODY = Servers()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """Of one run, or of several of one target; the machine is paid whole, however much of it was
     used."""
 
     pids: tuple[int, ...]  # whose CPU time it is, with their descendants; none: not known
+    lacking: str  # who is not among them, as far as is known
     cpu_s: float | None
     cores: float | None  # in use on average
     per_core_second: float | None  # right answers
-    per_dollar: float | None  # right answers, at this load; None without a price
+    per_dollar: float | None  # recommendations, at this load; None without a price
 
     @classmethod
     def of(
         cls,
         *,
         right: int,
+        recommended: int,
         elapsed_s: float,
-        pids: Sequence[int],
+        servers: Servers,
         cpu_s: float | None,
         price: float | None,
     ) -> Cost:
-        """Of `right` answers in `elapsed_s`; `price` is in dollars an hour."""
+        """Of `right` answers in `elapsed_s`, of which `recommended` were asked for items; `price`
+        is in dollars an hour."""
         return cls(
-            pids=tuple(pids),
+            pids=servers.pids,
+            lacking=servers.lacking,
             cpu_s=cpu_s,
             cores=cpu_s / elapsed_s if cpu_s and elapsed_s else None,
             per_core_second=right / cpu_s if cpu_s and elapsed_s else None,
-            per_dollar=right / elapsed_s * 3600 / price if price and elapsed_s else None,
+            per_dollar=recommended / elapsed_s * 3600 / price if price and elapsed_s else None,
         )
 
     def said(self) -> str:
         parts = []
         if self.per_core_second is not None:
             pids = ", ".join(map(str, self.pids))
+            who = f"processes {pids} and those they started"
+            if self.lacking:
+                who += f", without {self.lacking}"
             parts.append(
-                f"The servers (processes {pids} and those they started) used {self.cpu_s:.1f} s "
-                f"of CPU time, {self.cores:.2f} cores: {self.per_core_second:,.0f} right answers "
-                "a core-second"
+                f"The servers ({who}) used {self.cpu_s:.1f} s of CPU time, {self.cores:.2f} "
+                f"cores: {self.per_core_second:,.0f} right answers a core-second"
             )
         if self.per_dollar is not None:
             parts.append(f"{self.per_dollar:,.0f} recommendations for a dollar at this load")
-        return "; ".join(parts) + "." if parts else "No answer: nothing to tell of the cost."
+        none = "No answer, or too short a run: nothing to tell of the cost."
+        return "; ".join(parts) + "." if parts else none
 
 
 class Meter:

@@ -19,7 +19,7 @@ from typing import Literal, get_args
 
 from client.load.arrivals import Arrivals
 from client.load.plan import Plan
-from client.load.report import Report
+from client.load.report import BUSY_SHARE, Report
 from recommender.errors import BadInput, MachineError, Unavailable
 
 Name = Literal["p50", "p95", "p99", "errors", "refused"]
@@ -119,6 +119,16 @@ def holds(stated: Sequence[Objective], report: Report) -> bool:
     return not report.unsent and all(verdict.held for verdict in verdicts(stated, report))
 
 
+def starved(stated: Sequence[Objective], report: Report) -> bool:
+    """Did it miss for want of a generator: one that gave requests up, never rested, or was so late
+    that it would have held without? (Lateness only adds: what holds in spite of it, holds.)"""
+    if not report.behind or holds(stated, report):
+        return False
+    prompt = {name: ms - report.adds_ms.get(name, 0.0) for name, ms in report.latency_ms.items()}
+    too_much = bool(report.unsent) or report.busy > BUSY_SHARE
+    return too_much or holds(stated, replace(report, latency_ms=prompt))
+
+
 # --- the search
 
 Ask = Callable[[Plan], Awaitable[Report]]
@@ -132,6 +142,7 @@ class Trial:
     seed: int  # of its schedule and its questions
     report: Report
     held: bool
+    starved: bool  # it missed for want of a generator
     last: bool = False  # the longer run at the end
 
 
@@ -142,6 +153,7 @@ class Found:
     objectives: tuple[str, ...]
     rate: float | None  # None: not even the lowest rate held
     missed: float | None  # None: the generator could not offer more
+    resolution: float  # of the rate, as a share
     trials: tuple[Trial, ...]
 
     @property
@@ -198,6 +210,7 @@ class Search:
             objectives=tuple(map(str, self._stated)),
             rate=low or None,
             missed=None if spent else high,
+            resolution=self._resolution,
             trials=tuple(self._trials),
         )
 
@@ -220,10 +233,11 @@ class Search:
             return rate, rate * FACTOR
         while rate > LOWEST:
             if self._behind(rate):
+                late = self._trials[-1].report
                 raise MachineError(
                     f"the load generator could not keep up with {rate:,.0f} requests/s: "
-                    f"{self._trials[-1].report.why_behind}",
-                    remedy="Measure on a quieter machine, from another one, or with --processes.",
+                    f"{late.why_behind}",
+                    remedy=late.remedy,
                 )
             above, rate = rate, max(rate / FACTOR, LOWEST)
             if await self._confirmed(rate):
@@ -231,9 +245,8 @@ class Search:
         return 0.0, rate
 
     def _behind(self, rate: float) -> bool:
-        """Did it miss for want of a generator, whenever this rate was asked for? (A lateness of
-        its own only adds to latency: what holds in spite of it, holds.)"""
-        return all(t.report.behind and not t.held for t in self._trials if t.rate == rate)
+        """Did it miss for want of a generator, whenever this rate was asked for?"""
+        return all(t.starved for t in self._trials if t.rate == rate)
 
     async def _confirmed(self, rate: float) -> bool:
         seconds = min(max(self._trial_s, TELLING / rate), self._last_s)
@@ -256,11 +269,19 @@ class Search:
         )
         report = await self._ask(plan)
         held = holds(self._stated, report)
-        trial = Trial(rate=rate, duration_s=seconds, seed=seed, report=report, held=held, last=last)
+        trial = Trial(
+            rate=rate,
+            duration_s=seconds,
+            seed=seed,
+            report=report,
+            held=held,
+            starved=starved(self._stated, report),
+            last=last,
+        )
         self._trials.append(trial)
         seen = ", ".join(
             f"{one.name} {one.shown(one.seen(report))}" for one in self._stated if one.limit
         )
-        verdict = "holds" if held else report.why_behind or "missed"
+        verdict = "holds" if held else report.why_behind if trial.starved else "missed"
         self._say(f"{rate:,.1f}/s for {seconds:.0f} s: {seen}: {verdict}")
         return trial

@@ -7,7 +7,6 @@ enough to go through a pipe, and merged without loss. Knows no target and no sta
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -50,9 +49,9 @@ class Rows:
     done: Array  # [n] float64
     part: Array  # [n] uint16, of `parts`
     outcome: Array  # [n] uint16, of `outcomes`
+    release: Array  # [n] uint32, that the answer names; 0: none
     parts: tuple[Part, ...]
     outcomes: tuple[Outcome, ...]
-    releases: Counter[int] = field(default_factory=Counter)  # answers by the release they name
     # [m] float64: due, but the generator gave up, before they were sent or while under way
     unsent: Array = field(default_factory=lambda: np.zeros(0))
     cpu_s: float = 0.0  # of the generator, while it measured
@@ -75,6 +74,7 @@ class Rows:
             done=self.done[chosen],
             part=self.part[chosen],
             outcome=self.outcome[chosen],
+            release=self.release[chosen],
         )
 
     def between(self, begin: float, end: float) -> Rows:
@@ -93,19 +93,27 @@ class Rows:
 class Recording:
     def __init__(self) -> None:
         self.due, self.sent, self.done = array("d"), array("d"), array("d")
-        self.part, self.outcome = array("H"), array("H")
+        self.part, self.outcome, self.release = array("H"), array("H"), array("I")
         self.parts: dict[Part, int] = {}
         self.outcomes: dict[Outcome, int] = {RIGHT: 0}
-        self.releases = Counter[int]()
         self.unsent: Array = np.zeros(0)
 
-    def add(self, part: Part, due: float, sent: float, done: float, outcome: Outcome) -> None:
+    def add(
+        self,
+        part: Part,
+        due: float,
+        sent: float,
+        done: float,
+        outcome: Outcome,
+        release: int = 0,
+    ) -> None:
         """Instants of time.perf_counter()."""
         self.due.append(due)
         self.sent.append(sent)
         self.done.append(done)
         self.part.append(self.parts.setdefault(part, len(self.parts)))
         self.outcome.append(self.outcomes.setdefault(outcome, len(self.outcomes)))
+        self.release.append(release)
 
     def give_up(self, instants: Array) -> None:
         """Of what was due at `instants` [n] (of time.perf_counter()), all that was not added."""
@@ -122,9 +130,9 @@ class Recording:
             done=np.array(self.done) - start,
             part=np.array(self.part, np.uint16),
             outcome=np.array(self.outcome, np.uint16),
+            release=np.array(self.release, np.uint32),
             parts=tuple(self.parts),
             outcomes=tuple(self.outcomes),
-            releases=self.releases,
             unsent=unsent[unsent >= 0],
             cpu_s=cpu_s,
             busy=busy,
@@ -148,9 +156,9 @@ def merged(many: Sequence[Rows]) -> Rows:
         outcome=np.concatenate(
             [renumbered(rows.outcome, rows.outcomes, outcomes) for rows in many]
         ),
+        release=np.concatenate([rows.release for rows in many]),
         parts=parts,
         outcomes=outcomes,
-        releases=sum((rows.releases for rows in many), Counter[int]()),
         unsent=np.concatenate([rows.unsent for rows in many]),
         cpu_s=sum(rows.cpu_s for rows in many),
         busy=max(rows.busy for rows in many),

@@ -33,6 +33,7 @@ LATE_MS = 2.0  # p99 of how late it sent: below this it does not matter,
 LATE_SHARE = 0.2  # nor below this share of the latency's p99
 BUSY_SHARE = 0.95  # of the time it ran, or waited for a core, in a run that lasted
 LASTED_S = 1.0
+IDLE_SHARE = 0.5  # below it a generator that was late had time enough itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,16 @@ class Report:
         return self.requests - self.right - self.fallbacks - sum(self.refused.values())
 
     @property
+    def remedy(self) -> str:
+        """What to do where the generator could not keep up."""
+        if not self.unsent and self.busy < IDLE_SHARE:  # less work would not help it
+            return (
+                "Something else had its core for moments: measure on a quieter machine, or give "
+                "the generator cores of its own."
+            )
+        return "Ask for less, or give it more --processes or a machine of its own."
+
+    @property
     def passed(self) -> bool:
         """Whoever asked got a right answer, or was refused in words; and it was measured."""
         answered = self.right + sum(self.refused.values())
@@ -114,7 +125,7 @@ def report(plan: Plan, rows: Rows) -> Report:
     return Report(
         target=plan.target,
         release=serving,
-        releases=dict(sorted(rows.releases.items())),
+        releases=_releases(rows),
         concurrency=None if plan.arrivals else plan.concurrency,
         offered_rate=_offered(plan, rows),
         processes=plan.processes,
@@ -149,6 +160,11 @@ def summary(ms: Array) -> dict[str, float]:
     at = np.percentile(ms, [*PERCENTILES.values()])
     named = {name: float(value) for name, value in zip(PERCENTILES, at, strict=True)}
     return {"mean": float(ms.mean()), **named, "max": float(ms.max())}
+
+
+def _releases(rows: Rows) -> dict[int, int]:
+    numbers, counts = np.unique(rows.release[rows.release > 0], return_counts=True)
+    return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
 
 
 def _kinds(rows: Rows, *fates: Fate) -> dict[str, int]:

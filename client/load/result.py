@@ -15,19 +15,21 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from client.load.compare import Ask, Comparison, compare
-from client.load.cost import Cost, Meter
+from client.load.cost import NOBODY, Cost, Meter, Servers
 from client.load.during import During, run_during
 from client.load.objective import Found, Objective, Search, Verdict, verdicts
 from client.load.plan import Plan
 from client.load.recording import Fate, Rows
 from client.load.report import Report, report
-from client.load.session import Watch, measure
+from client.load.session import Watch, measure, run
 
 Say = Callable[[str], None]
 CPUS = Path("/proc/cpuinfo")
@@ -45,8 +47,8 @@ class Wanted:
     command: str | None = None
     against: str | None = None  # another target
     rounds: int = 8
-    pids: Sequence[int] = ()  # of the servers, on this machine
-    pids_against: Sequence[int] = ()  # of those of the other target
+    servers: Servers = NOBODY  # of the target
+    servers_against: Servers = NOBODY  # of the other one
     price_per_hour: float | None = None
 
 
@@ -120,11 +122,15 @@ async def examine(
     plan: Plan, wanted: Wanted, *, progress: Watch | None = None, say: Say = lambda _: None
 ) -> Result:
     """Raises what a run raises, and BadInput for processes that are not there."""
-    runs, price = _Runs(wanted.pids, progress), wanted.price_per_hour
+    runs, price = _Runs(wanted.servers, progress), wanted.price_per_hour
     found = search = compared = during = None
     costs: dict[str, Cost | None] = {}
     if wanted.against is not None:
-        other, others = replace(plan, target=wanted.against), _Runs(wanted.pids_against, progress)
+        other = replace(plan, target=wanted.against)
+        others = _Runs(wanted.servers_against, progress)
+        for one in (plan, other):  # before the first round of one shows that the other is away
+            await run(replace(one, arrivals=None, requests=1, duration_s=None, concurrency=1,
+                              processes=1, warm_up_s=0))  # fmt: skip
         ask = _each(runs, other, others)
         compared = await compare(plan, other, ask, rounds=wanted.rounds, say=say)
         costs = {"a": runs.cost(price), "b": others.cost(price)}
@@ -156,6 +162,7 @@ async def examine(
 @dataclass(frozen=True, kw_only=True)
 class _Ran:
     right: int
+    recommended: int  # of them
     elapsed_s: float
     cpu_s: float  # of the servers
 
@@ -163,36 +170,45 @@ class _Ran:
 class _Runs:
     """Runs of one target, with its servers' CPU time."""
 
-    def __init__(self, pids: Sequence[int], progress: Watch | None) -> None:
-        self._pids, self._progress = pids, progress
+    def __init__(self, servers: Servers, progress: Watch | None) -> None:
+        self._servers, self._progress = servers, progress
         self._ran: list[_Ran] = []
-        Meter(pids)  # refuses processes that are not there, before anything runs
+        Meter(servers.pids)  # refuses processes that are not there, before anything runs
 
     async def ask(self, plan: Plan) -> Report:
         return report(plan, await self.measure(plan, lambda _: None))
 
     async def measure(self, plan: Plan, begun: Callable[[float], None]) -> Rows:
-        meter, loop = Meter(self._pids), asyncio.get_running_loop()
+        meter, loop = Meter(self._servers.pids), asyncio.get_running_loop()
 
         def begins(instant: float) -> None:
             begun(instant)
             loop.call_later(max(instant - time.perf_counter(), 0), meter.begin)
 
         rows = await measure(plan, progress=self._progress, begun=begins)
-        right, elapsed_s = int(rows.fate(Fate.RIGHT).sum()), float(rows.done.max(initial=0.0))
-        self._ran.append(_Ran(right=right, elapsed_s=elapsed_s, cpu_s=meter.cpu_s()))
+        right = rows.fate(Fate.RIGHT)
+        items = np.array([part.endpoint != "events" for part in rows.parts], bool)[rows.part]
+        self._ran.append(
+            _Ran(
+                right=int(right.sum()),
+                recommended=int((right & items).sum()),
+                elapsed_s=float(rows.done.max(initial=0.0)),
+                cpu_s=meter.cpu_s(),
+            )
+        )
         return rows
 
     def cost(self, price: float | None, *, last: int = 0) -> Cost | None:
         """Of the `last` runs; of all."""
-        if not self._pids and price is None:
+        if not self._servers.pids and price is None:
             return None
         ran = self._ran[-last:]
         return Cost.of(
             right=sum(one.right for one in ran),
+            recommended=sum(one.recommended for one in ran),
             elapsed_s=sum(one.elapsed_s for one in ran),
-            pids=self._pids,
-            cpu_s=sum(one.cpu_s for one in ran) if self._pids else None,
+            servers=self._servers,
+            cpu_s=sum(one.cpu_s for one in ran) if self._servers.pids else None,
             price=price,
         )
 

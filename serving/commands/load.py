@@ -6,20 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from client.load.arrivals import Arrivals
-    from client.load.result import Result, Wanted
+    from client.load.result import Result
     from client.load.session import Progress
-
-DEFAULT = 1000  # requests
-LASTS = 15.0  # seconds, with --slo or --during
-TRIAL = 1 / 5  # of --duration: a short run of the search
-WARM_UP, MOST_WARM_UP_S = 1 / 10, 5.0  # of what a run lasts; and at most
-WARM_UP_S = 1.0  # where only the number of requests says how long it lasts
 
 
 def load(
@@ -195,23 +188,35 @@ def load(
     from client.load.mix import Mix
     from client.load.result import examine
     from client.load.session import Plan
-    from serving.running import servers_of
+    from serving.commands import load_options as options
 
+    options.check_numbers(
+        rate=rate,
+        duration=duration,
+        peak=peak,
+        warm_up=warm_up,
+        timeout=timeout,
+        zipf=zipf,
+        price_per_hour=price_per_hour,
+    )
+    options.check_targets(model, target, against)
+    if html is not None and not html.parent.is_dir():
+        raise typer.BadParameter(f"--html {html}: there is no folder {html.parent}")
     if requests is not None and duration is not None:
         raise typer.BadParameter("give --requests or --duration, not both")
     search = bool(slo) and rate is None and trace is None and during is None
     if requests is None and (search or during is not None):
-        duration = duration or LASTS
-    open_loop = _arrivals(rate, arrivals, peak, trace, requests, duration)
+        duration = duration or options.LASTS
+    open_loop = options.arrivals(rate, arrivals, peak, trace, requests, duration)
     lasts = duration if open_loop is None else length_s(open_loop)
     plan = Plan(
         target=target,
         repository=repository,
         arrivals=open_loop,
         concurrency=concurrency,
-        requests=None if open_loop or duration else requests or DEFAULT,
+        requests=None if open_loop or duration else requests or options.REQUESTS,
         duration_s=None if open_loop else duration,
-        warm_up_s=_warm_up(lasts) if warm_up is None else warm_up,
+        warm_up_s=options.warm_up(lasts) if warm_up is None else warm_up,
         processes=processes,
         mix=Mix.of(mix, filters),
         zipf=zipf,
@@ -222,77 +227,25 @@ def load(
         timeout_s=timeout,
         seed=seed,
     )
-    wanted = _wanted(slo or [], search, during, against, lasts)
+    wanted = options.wanted(slo or [], search, during, against, lasts)
     wanted = replace(
         wanted,
         resolution=resolution,
         rounds=rounds,
-        pids=server_pid or servers_of(target, repository),
-        pids_against=server_pid or (servers_of(against, repository) if against else ()),
+        servers=options.servers(server_pid, target, repository),
+        servers_against=options.servers(server_pid, against, repository),
         price_per_hour=price_per_hour,
     )
     whole = None if search or against else plan.warm_up_s + lasts if lasts else None
     with _watching(whole, target) as (progress, say):
         found = uvloop.run(examine(plan, wanted, progress=progress, say=say))
+    _show(found, json)
     if html is not None:
         from client.load.shown.page import page
 
         html.write_text(page(found))
-    _show(found, json)
     if not found.passed:
         raise typer.Exit(1)
-
-
-def _warm_up(lasts: float | None) -> float:
-    return WARM_UP_S if lasts is None else min(lasts * WARM_UP, MOST_WARM_UP_S)
-
-
-def _wanted(
-    slo: list[str], search: bool, during: str | None, against: str | None, lasts: float | None
-) -> Wanted:
-    from client.load.objective import objectives
-    from client.load.result import Wanted
-
-    if against is not None and (slo or during is not None):
-        raise typer.BadParameter("--compare goes with neither --slo nor --during")
-    if (search or during is not None) and lasts is None:
-        raise typer.BadParameter("--slo without --rate, and --during, take --duration")
-    seconds = lasts or LASTS
-    return Wanted(
-        objectives=objectives(slo) if slo else (),
-        search=search,
-        trial_s=seconds * TRIAL,
-        duration_s=seconds,
-        command=during,
-        against=against,
-    )
-
-
-def _arrivals(
-    rate: float | None,
-    kind: str,
-    peak: float,
-    trace: Path | None,
-    requests: int | None,
-    duration: float | None,
-) -> Arrivals | None:
-    """None for a closed loop."""
-    from client.load.arrivals import KINDS, Arrivals, Kind
-
-    if kind not in KINDS:
-        raise typer.BadParameter(f"--arrivals is {kind!r}, none of {', '.join(KINDS)}")
-    if (kind == "trace") != (trace is not None):
-        raise typer.BadParameter("--arrivals trace goes with --trace FILE, no other does")
-    if kind in ("ramp", "flash", "trace") and requests is not None:
-        raise typer.BadParameter(f"--arrivals {kind} takes --duration, not --requests")
-    if kind == "trace":
-        return Arrivals(kind="trace", rate=rate, duration_s=duration, trace=trace)
-    if rate is None:
-        if kind != "poisson":
-            raise typer.BadParameter(f"--arrivals {kind} needs --rate")
-        return None
-    seconds = duration or (requests or DEFAULT) / rate
-    return Arrivals(kind=cast(Kind, kind), rate=rate, duration_s=seconds, peak=peak)
 
 
 Watching = tuple["Callable[[Progress], None] | None", "Callable[[str], None]"]

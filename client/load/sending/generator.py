@@ -27,9 +27,11 @@ AT_ONCE = 64  # questions sent before answers are looked at again
 GIVE_UP_S = 2.0  # behind the schedule: what comes after could not be caught up with
 
 
-async def check(target: Target, questions: Iterator[Question], *, requests: int) -> None:
+async def check(
+    target: Target, questions: Iterator[Question], *, requests: int, address: str
+) -> None:
     """Ask a few questions, before anything is measured. Raises Unavailable where none of them is
-    answered."""
+    answered; `address` is the target's, to name it."""
     recording = Recording()
     await closed(target, islice(questions, requests), recording, concurrency=min(8, requests))
     rows = recording.rows(0.0)
@@ -37,7 +39,7 @@ async def check(target: Target, questions: Iterator[Question], *, requests: int)
     if failed.all():
         kind, _ = Counter(rows.outcomes[i].kind for i in rows.outcome[failed]).most_common(1)[0]
         raise Unavailable(
-            f"none of {requests} first requests was answered: {kind}",
+            f"none of {requests} first requests to {address} was answered: {kind}",
             remedy="Check that a server runs there and serves the release of --repository.",
         )
 
@@ -93,6 +95,4 @@ class _GaveUp(Exception): ...
 async def _ask(target: Target, question: Question, recording: Recording, due: float) -> None:
     sent = time.perf_counter()
     heard = await target.ask(question)
-    recording.add(question.part, due, sent, heard.done, heard.outcome)
-    if heard.release:
-        recording.releases[heard.release] += 1
+    recording.add(question.part, due, sent, heard.done, heard.outcome, heard.release)

@@ -32,7 +32,7 @@ from recommender.errors import BadInput, RecserveError
 from recommender.features import tensors as build
 from recommender.release import Release
 
-SCHEMES = "http://, https://, grpc:// or triton+http://"
+SCHEMES = ("http", "https", "grpc", "triton+http")
 BUSY = (429, 503)
 ROUNDED_S = 0.01  # by which a deadline of gRPC may come early
 FELL_BACK = Outcome(Fate.FALLBACK, "fallback: the model did not answer")
@@ -65,36 +65,38 @@ def connect(
 ) -> Target:
     """The target at `address`, asked by `connections` at a time at most: who comes when all are
     taken waits for one. `model` is for Triton. Raises BadInput."""
-    scheme, place = _parts(address)
-    if place and scheme in ("http", "https"):
+    scheme, place = parts(address)
+    if scheme in ("http", "https"):
         if releases is None:
             releases = Releases(release.repository)
         return Bento(f"{scheme}://{place}", releases, timeout_s=timeout_s, most=connections)
-    if place and scheme in ("grpc", "triton+http"):
-        if mix is not None and (strange := _strange(mix)):
-            raise BadInput(
-                f"Triton at {address} has no {strange}",
-                remedy="Ask the service (http://) for a mix; of Triton, recommend with categories.",
-                field="mix",
-                value=strange,
-            )
-        address = f"{scheme}://{place}"
-        return Triton(address, release, model=model, timeout_s=timeout_s, most=connections)
+    if mix is not None and (strange := _strange(mix)):
+        raise BadInput(
+            f"Triton at {address} has no {strange}",
+            remedy="Ask the service (http://) for a mix; of Triton, recommend with categories.",
+            field="mix",
+            value=strange,
+        )
+    address = f"{scheme}://{place}"
+    return Triton(address, release, model=model, timeout_s=timeout_s, most=connections)
+
+
+def parts(address: str) -> tuple[str, str]:
+    """Scheme and host:port. Raises BadInput."""
+    try:
+        found = urlsplit(address)
+        whole = found.hostname and found.port != 0 and found.path in ("", "/") and not found.query
+        if whole and found.scheme in SCHEMES:
+            return found.scheme, found.netloc
+    except ValueError:  # a port that is none
+        pass
     raise BadInput(
         f"target {address!r} is no address of a server",
-        remedy=f"Begin it with {SCHEMES}, for example http://127.0.0.1:3000.",
+        remedy=f"Write {', '.join(f'{scheme}://' for scheme in SCHEMES)} and HOST:PORT, nothing "
+        "more: http://127.0.0.1:3000.",
         field="TARGET",
         value=address,
     )
-
-
-def _parts(address: str) -> tuple[str, str]:
-    """Scheme and host:port; the latter empty where it cannot be read."""
-    try:
-        parts = urlsplit(address)
-        return parts.scheme, parts.netloc if parts.hostname and parts.port != 0 else ""
-    except ValueError:  # a port that is none
-        return "", ""
 
 
 def _strange(mix: Mix) -> str:
@@ -118,6 +120,15 @@ class _Answer(msgspec.Struct):
     release: int
     fallback: bool
     notes: list[str] = []
+
+
+class _Error(msgspec.Struct):
+    remedy: str
+    field: str | None = None
+
+
+class _Refusal(msgspec.Struct):
+    error: _Error
 
 
 class _Events(msgspec.Struct):
@@ -147,6 +158,7 @@ class Bento:
         )
         self._answer = msgspec.json.Decoder(_Answer)
         self._events = msgspec.json.Decoder(_Events)
+        self._error = msgspec.json.Decoder(_Refusal)
 
     async def ask(self, question: Question) -> Heard:
         request = self._head(question.path, len(question.body)) + question.body
@@ -160,8 +172,19 @@ class Bento:
             except msgspec.MsgspecError:
                 none = f"an answer that is none of {question.path}"
                 return Heard(done, Outcome(Fate.FAILED, none))
-        fate = Fate.REFUSED if status in BUSY else Fate.FAILED
-        return Heard(done, Outcome(fate, f"HTTP {status}"))
+        if status in BUSY:
+            return Heard(done, Outcome(Fate.REFUSED, f"HTTP {status}"))
+        return Heard(done, Outcome(Fate.FAILED, f"HTTP {status}{self._why(status, body)}"))
+
+    def _why(self, status: int, body: bytes) -> str:
+        """What was wrong with the request: of few kinds, so without the value."""
+        if not 400 <= status < 500:
+            return ""
+        try:
+            error = self._error.decode(body).error
+        except msgspec.MsgspecError:
+            return ""
+        return f" ({error.field}: {error.remedy})" if error.field else f" ({error.remedy})"
 
     def _judged(self, done: float, question: Question, body: bytes) -> Heard:
         if question.events:

@@ -25,6 +25,7 @@ from client.load.recording import Fate, Recording, Rows
 from client.load.sending import generator, targets
 from client.load.sending.checking import Releases
 from recommender.contract import Array
+from recommender.errors import BadInput
 from recommender.release import Release, read_release
 
 TICK_S = 0.5
@@ -64,7 +65,8 @@ async def generate(plan: Plan, number: int, start: Start, tell: Tell) -> Rows:
     )
     try:
         questions = _questions(plan, number, release)
-        await generator.check(target, questions, requests=max(2 * callers, FIRST))
+        first = max(2 * callers, FIRST)
+        await generator.check(target, questions, requests=first, address=plan.target)
         with _undisturbed():
             run = _closed if plan.arrivals is None else _opened
             return await run(plan, number, target, questions, start, tell)
@@ -125,12 +127,18 @@ async def _opened(
     tell: Tell,
 ) -> Rows:
     assert plan.arrivals is not None
-    instants = np.concatenate(
-        [
-            arrivals.at_first(plan.arrivals, plan.warm_up_s, plan.seed),
-            arrivals.instants(plan.arrivals, plan.seed),
-        ]
-    )[number :: plan.processes]  # of one schedule, so that the sum is what was planned
+    measured = arrivals.instants(plan.arrivals, plan.seed)
+    if not len(measured):
+        raise BadInput(
+            "no request is due in what is measured",
+            remedy="Ask for a longer --duration, or a higher --rate.",
+            field="rate",
+            value=plan.arrivals.rate,
+        )
+    before = arrivals.at_first(plan.arrivals, plan.warm_up_s, plan.seed)
+    instants = np.concatenate([before, measured])[
+        number :: plan.processes
+    ]  # of one schedule, so that the sum is what was planned
     began = await start() + plan.warm_up_s
     recording, spent = Recording(), _Spent()
     asyncio.get_running_loop().call_later(max(began - time.perf_counter(), 0), spent.begin)

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from client.load.arrivals import Arrivals
+from client.load.objective import Found
 from client.load.plan import Plan
 
 
-def asked(plan: Plan) -> dict[str, str]:
+def asked(plan: Plan, search: Found | None = None) -> dict[str, str]:
     """Name -> words; without the target, which stands above them."""
     mix, triton = plan.mix, not plan.target.startswith("http")
     found = {
-        "pace": _pace(plan),
+        "pace": _pace(plan) if search is None else _searched(plan, search),
         "warm-up": f"{plan.warm_up_s:g} s of the same" if plan.warm_up_s else "none",
         "mix": _numbers(mix.endpoints),
         "filters": _numbers(mix.filters) or "none",
@@ -26,6 +27,13 @@ def asked(plan: Plan) -> dict[str, str]:
         "seed": str(plan.seed),
     }
     return found if plan.model is None else {**found, "model": plan.model}
+
+
+def _searched(plan: Plan, search: Found) -> str:
+    return (
+        f"open loops, poisson, at the rates of a search with a resolution of "
+        f"{search.resolution:.1%}, which began with a closed loop of {plan.concurrency} callers"
+    )
 
 
 def _pace(plan: Plan) -> str:

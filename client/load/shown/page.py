@@ -51,7 +51,10 @@ def _title(result: Result) -> str:
         return f"{at_least}{rate:,.0f} requests/s hold {aims}"
     if result.compare:
         found = result.compare.ratios.get("throughput")
-        return "B against A" if found is None else f"B does {found.median:.2f} times A's rate"
+        if found is None:
+            return "B against A"
+        even = "" if found.clear else ", which is not told apart from it"
+        return f"B does {found.median:.2f} times A's rate{even}"
     assert result.report is not None
     p99 = result.report.latency_ms.get("p99")
     tail = "no answer" if p99 is None else f"p99 {ms(p99)}"
@@ -66,8 +69,8 @@ def _headline(result: Result) -> Node:
         e("h1", _title(result)),
         e("p", _asked(result), class_="lede"),
         e("p", _pace(report)) if report else None,
-        e("p", f"No measurement: the generator could not keep up, {report.why_behind}.",
-          class_="bad") if report and not result.measured else None,
+        e("p", f"No measurement: the generator could not keep up, {report.why_behind}. "
+               f"{report.remedy}", class_="bad") if report and not result.measured else None,
         verdicts(result.verdicts) if result.verdicts else None,
     )  # fmt: skip
 
@@ -128,7 +131,7 @@ def _time(report: Report, during: During | None) -> Node | None:
     edges: list[float] = []
     if during:
         edges = [during.command.began_s, during.command.ended_s]
-    marked = [min(int(edge / step), len(labels) - 1) for edge in edges]
+    marked = [min(round(edge / step), len(labels) - 1) for edge in edges]
     took = [
         Series(
             name=name, colour=colour, points=[_worst(part, name) for part in _parts(seconds, step)]
@@ -236,7 +239,8 @@ def _costs(result: Result) -> Node | None:
 
 def _plan(result: Result) -> Node:
     rows: list[Row] = [
-        [name, e("td", words, class_="words")] for name, words in asked(result.plan).items()
+        [name, e("td", words, class_="words")]
+        for name, words in asked(result.plan, result.search).items()
     ]
     return e(
         "section",

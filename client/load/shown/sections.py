@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from client.load.compare import Comparison
 from client.load.during import During
-from client.load.objective import Found, Verdict
+from client.load.objective import Found, Trial, Verdict
 from client.load.shown.marks import SHOWN, known, legend, ms, point
 from recommender.report.charts import Dot, Point, Series, dots, intervals
 from recommender.report.markup import Node, Row, details, e, figure, table
@@ -44,7 +44,7 @@ def search(found: Found) -> Node:
             *(ms(trial.report.latency_ms.get(p)) for p in ("p50", "p95", "p99")),
             f"{trial.report.failed + trial.report.fallbacks:,}",
             f"{sum(trial.report.refused.values()):,}",
-            _verdict(trial.held, trial.report.behind),
+            _verdict(trial),
         ]
         for trial in found.trials
     ]
@@ -60,9 +60,10 @@ def search(found: Found) -> Node:
     )  # fmt: skip
 
 
-def _verdict(held: bool, behind: bool) -> Node:
-    if behind and not held:
+def _verdict(trial: Trial) -> Node:
+    if trial.starved:
         return e("td", "no measurement", class_="note")
+    held = trial.held
     return e("td", "holds" if held else "missed", class_="good" if held else "bad")
 
 
@@ -113,6 +114,7 @@ def phases(found: During) -> Node:
             f"{one.failed:,}",
             f"{one.fallbacks:,}",
             f"{sum(one.refused.values()):,}",
+            ", ".join(map(str, one.releases)),
         ]
         for name, one in found.phases.items()
     ]
@@ -122,7 +124,7 @@ def phases(found: During) -> Node:
                                          for one in found.phases.values()])
         for i, p in enumerate(("p50", "p95", "p99"))
     ]  # fmt: skip
-    header = ["", "for", "right/s", *SHOWN, "errors", "fallbacks", "refused"]
+    header = ["", "for", "right/s", *SHOWN, "errors", "fallbacks", "refused", "releases"]
     return e(
         "section",
         e("h2", "Before, during and after"),

@@ -17,6 +17,7 @@ from client.load.shown.asked import asked
 from client.load.shown.table import table
 
 HELD, MISSED = Text("holds", "green"), Text("missed", "red")
+NONE = Text("no measurement", "yellow")
 
 
 def tables(result: Result) -> Group:
@@ -46,7 +47,7 @@ def _parts(result: Result) -> Iterator[RenderableType]:
 
 
 def _asked(result: Result) -> Text:
-    said = "; ".join(f"{name} {words}" for name, words in asked(result.plan).items())
+    said = "; ".join(f"{name} {words}" for name, words in asked(result.plan, result.search).items())
     return Text(f"Asked: {said}. On {result.machine}, {result.at}.", "dim")
 
 
@@ -55,8 +56,7 @@ def _behind(found: Report, measured: bool) -> Text:
         why = f"The generator itself was slow ({found.why_behind}): latencies are at most too long."
         return Text(why, "yellow")
     return Text(
-        f"No measurement: the generator could not keep up, {found.why_behind}. Ask for less, "
-        "or give it more --processes or a machine of its own.",
+        f"No measurement: the generator could not keep up, {found.why_behind}. {found.remedy}",
         "bold red",
     )
 
@@ -69,7 +69,7 @@ def _search(found: Found) -> Table:
     rows.add_column("")
     for trial in found.trials:
         one = trial.report
-        verdict = HELD if trial.held else Text("no measurement", "yellow") if one.behind else MISSED
+        verdict = HELD if trial.held else NONE if trial.starved else MISSED
         rows.add_row(f"{trial.rate:,.1f}", f"{one.requests:,}", *_took(one.latency_ms),
                      f"{one.requests - one.right:,}", verdict)  # fmt: skip
     return rows
@@ -100,13 +100,17 @@ def _compared(found: Comparison) -> Group:
 
 def _phases(found: During) -> Table:
     rows = Table("", "seconds", "right/s", box=None, pad_edge=False)
-    for name in ("p50 ms", "p95 ms", "p99 ms", "errors", "fallbacks", "refused"):
+    for name in ("p50 ms", "p95 ms", "p99 ms", "errors", "fallbacks", "refused", "releases"):
         rows.add_column(name, justify="right")
     for name, one in found.phases.items():
         rows.add_row(name, f"{one.elapsed_s:.1f}", f"{one.throughput:,.0f}",
                      *_took(one.latency_ms), f"{one.failed:,}", f"{one.fallbacks:,}",
-                     f"{sum(one.refused.values()):,}")  # fmt: skip
+                     f"{sum(one.refused.values()):,}", _releases(one))  # fmt: skip
     return rows
+
+
+def _releases(found: Report) -> str:
+    return ", ".join(map(str, found.releases))
 
 
 def _command(found: During) -> Group:
