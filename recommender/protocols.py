@@ -225,7 +225,7 @@ def divide(dataset: Dataset, protocol: str, draw: int = 0) -> Split:
         )
     if protocol == "temporal" and dataset.time_kind == NONE:
         raise DataError(
-            "all timestamps are the same: there is no moment to cut at",
+            "the timestamps are worth nothing: there is no moment to cut at",
             remedy="Use --protocol leave-one-out, or bring real timestamps.",
         )
     if protocol == COLD_ITEMS:

@@ -69,6 +69,13 @@ def test_an_event_without_a_rating_is_kept_as_a_plain_one(rating: str, tmp_path:
     assert history(dataset, "v")[1] == ("i2", 900000200, 1.0)
 
 
+def test_rows_that_are_there_several_times_lose_nothing_and_refuse_nothing(tmp_path: Path) -> None:
+    once, _ = load(folder(tmp_path, GOOD))
+    dataset, report = load(folder(tmp_path, GOOD * 3))
+    assert dataset.digest == once.digest
+    assert [(d.reason, d.count) for d in report.dropped] == [("duplicate row", 2 * len(GOOD))]
+
+
 def test_the_same_rating_everywhere_says_nothing_and_is_not_used(tmp_path: Path) -> None:
     dataset, report = load(folder(tmp_path, GOOD))
     assert dataset.mean_rating is None
@@ -126,6 +133,7 @@ def test_fractions_of_a_second_order_the_events(tmp_path: Path) -> None:
         ([f"u{n},i1,2024010{n + 1},4" for n in range(5)], "dates such as 20240131"),
         ([*GOOD, "u1,i1,9000000000,4"], "lies in the future"),
         (GOOD, "no user has three events"),
+        ([*GOOD, *(f"v,i1,{900000000 + n},4" for n in range(99))], "set repurchase = true"),
     ],
 )
 def test_what_looks_wrong_but_can_be_used_is_warned_of(

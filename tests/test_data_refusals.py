@@ -123,10 +123,6 @@ BROKEN: dict[str, tuple[dict[str, str | bytes], tuple[str, ...]]] = {
         },
         ("2 of 3 rows", "column rating", "row 1", "'good'", "finite numbers"),
     ),
-    "one row many times": (
-        {"interactions.csv": rows(*["u1,i1,900000001"] * 3)},
-        ("2 of 3 rows", "duplicate row", "row 2", "Write each event once"),
-    ),
     "ids written two ways": (
         {"interactions.csv": rows("u1,1.0,900000001", "u1,2.0,900000002")},
         ("item_id", "'1.0' in row 1 of interactions", "'i1' in row 1 of items", "same way"),

@@ -51,13 +51,34 @@ SOME_DAYS = np.random.default_rng(1).integers(0, 90, 200)
         (T + SOME_DAYS * DAY, "real"),  # dates only, every day of the three months
         (T + SOME_DAYS * DAY + ROWS, "real"),
         (T + ROWS // 3 * 60, "real"),  # one a minute in threes: not enough to call it made up
+        (np.delete(T + ROWS, [5, 50, 51, 150]), "order"),  # rows are missing
+        (np.delete(T + PLACE * 60, [5, 50, 51, 150]), "order"),
+        (T + OWNER, "real"),  # a moment for each, of five events: a basket
     ],
     ids=["constant", "zero", "rows from 0", "rows from 1", "dates as numbers", "rows in seconds",
          "rows in days", "places in seconds", "places in days",
-         "places after a start", "dates", "moments", "threes"],
+         "places after a start", "dates", "moments", "threes",
+         "rows with holes", "places with holes", "a basket each"],
 )  # fmt: skip
 def test_made_up_times_are_told_from_real_ones(times: Array, wanted: str) -> None:
-    assert kind(OWNER, times) == wanted
+    left = np.delete(OWNER, [5, 50, 51, 150]) if len(times) < len(OWNER) else OWNER
+    assert kind(left, times) == wanted
+
+
+def test_one_timestamp_for_a_long_history_is_none(tmp_path: Path) -> None:
+    owner = np.repeat(np.arange(30), 25)
+    assert kind(owner, T + owner * 1_000) == "none"
+    some = np.random.default_rng(3).integers(0, 900, len(owner))
+    assert kind(owner, T + owner * 1_000 + some) == "real"
+    rows = [(f"u{n // 25}", "abcdef"[n % 6], T + n // 25) for n in range(750)]
+    dataset, report = folder(tmp_path, rows)
+    assert dataset.time_kind == "none" and report.interactions == 750
+    assert "25 in the mean, all have one timestamp" in report.time_why
+
+
+def test_who_comes_every_day_has_real_dates() -> None:
+    days = np.sort(np.random.default_rng(2).choice(60, (40, 50)), axis=1)  # few days are missed
+    assert kind(np.repeat(np.arange(40), 50), T + days.ravel() * DAY) == "real"
 
 
 def test_few_events_are_not_called_made_up() -> None:
@@ -101,6 +122,21 @@ def test_constant_times_become_places_in_the_order_of_the_rows(tmp_path: Path) -
     assert (report.first, report.last, report.simultaneous) == (T, T, 1.0)
 
 
+def test_constant_times_tell_no_row_from_another_so_all_are_events(tmp_path: Path) -> None:
+    rows = [("u", "b", T), ("u", "a", T), ("u", "b", T), ("u", "b", T), ("v", "a", T)]
+    dataset, report = folder(tmp_path, rows, repurchase=True)
+    assert [item for item, _ in moments(dataset, "u")] == ["b", "a", "b", "b"]
+    assert report.dropped == () and report.repeated == 2
+
+
+def test_a_counter_stays_one_when_rows_are_left_out(tmp_path: Path) -> None:
+    rows = [(f"u{n % 30}", "abcdef"[n % 6], T + n, "ad" if n % 9 else "buy") for n in range(300)]
+    frame = events(*rows, columns="user_id item_id timestamp event")
+    config = DataConfig.from_table({"event_weights": {"ad": 0, "buy": 1}})
+    dataset, _ = load(write(tmp_path, interactions=frame, items=items(*"abcdef")), config)
+    assert dataset.time_kind == "order" and dataset.users.lengths.sum() == 34
+
+
 def test_made_up_times_keep_their_order_and_their_ties_a_second_apart(tmp_path: Path) -> None:
     rows = [("u", "b", 20_240_201), ("u", "a", 20_240_131), ("v", "c", 20_240_201),
             ("u", "c", 20_240_201), ("v", "a", 20_250_101)]  # fmt: skip
@@ -121,7 +157,7 @@ def test_real_times_stay(tmp_path: Path) -> None:
 def test_the_temporal_protocol_refuses_constant_times_only(tmp_path: Path) -> None:
     rows = [(f"u{n % 30}", "abcdef"[n // 30 % 6], T) for n in range(180)]
     dataset, _ = folder(tmp_path, rows)
-    with pytest.raises(DataError, match=r"all timestamps are the same.*leave-one-out"):
+    with pytest.raises(DataError, match=r"timestamps are worth nothing.*leave-one-out"):
         split_of(dataset, "temporal")
     assert len(split_of(dataset, "leave-one-out").test) == 30
     counted, _ = folder(tmp_path, [(user, item, n) for n, (user, item, _) in enumerate(rows)])

@@ -14,10 +14,9 @@ from recommender.data.clean import noted
 from recommender.data.config import DataConfig
 from recommender.data.load import ROW
 from recommender.data.report import Dropped
-from recommender.data.timing import HOUR, REAL, kind_of_time
+from recommender.data.timing import DAY
 from recommender.errors import DataError, shown
 
-DAY = 24 * HOUR
 NAMED = 5  # users beyond the cap that the report names
 PAIR = ("user", "item_id")
 
@@ -25,9 +24,9 @@ Rule = tuple[str, str, pl.Expr]  # column, reason, true where the row must go
 
 
 def choose(
-    events: pl.DataFrame, config: DataConfig, file: str
+    events: pl.DataFrame, config: DataConfig, file: str, *, real: bool
 ) -> tuple[pl.DataFrame, tuple[Dropped, ...]]:
-    """The rows of `clean_interactions` that count, with their `strength`, in the file's order.
+    """The rows that count, with their `strength`, in the file's order; `real`: their times are.
 
     With `min_rating` the ratings have had their say: they become null. Raises DataError
     where no row is left, or none is rated and `min_rating` is set.
@@ -39,7 +38,7 @@ def choose(
     events = events.sort("user_id", "time", ROW).with_columns(user=pl.col("user_id").rle_id())
     _check_ratings(events, config)
     dropped: list[Dropped] = []
-    for column, reason, bad in _rules(config, _is_real(events)):
+    for column, reason, bad in _rules(config, real):
         marked = events.with_columns(bad.fill_null(False).alias("gone"))
         gone, events = marked.filter("gone"), marked.filter(~pl.col("gone")).drop("gone")
         if len(gone):
@@ -88,10 +87,6 @@ def _rules(config: DataConfig, real: bool) -> list[Rule]:
 def _from_end(*group: str | pl.Expr) -> pl.Expr:
     """0 for the last row of its group, 1 for the one before, ..."""
     return (pl.len() - 1 - pl.int_range(pl.len())).over(*group)
-
-
-def _is_real(events: pl.DataFrame) -> bool:
-    return kind_of_time(events["user"].to_numpy(), events["time"].to_numpy())[0] == REAL
 
 
 def _check_ratings(events: pl.DataFrame, config: DataConfig) -> None:

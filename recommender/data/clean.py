@@ -29,7 +29,6 @@ REMEDIES = {
     "unreadable timestamp": "Write unix seconds (881250949) or ISO 8601 (1997-12-04T15:55:49Z).",
     "timestamp out of range": "Write unix seconds from 1970 on.",
     "unreadable rating": "Write plain finite numbers, or leave the field empty.",
-    "duplicate row": "Write each event once.",
     "duplicate id": "Write each id once.",
 }
 
@@ -61,7 +60,6 @@ def clean_interactions(table: Table) -> tuple[pl.DataFrame, tuple[Dropped, ...]]
         was_rating=pl.when(pl.col("was_rating") != "").then("was_rating"),
     )
     rating = pl.col("rating")
-    event_of = pl.struct("user_id", "item_id", "time", "event", "rating")
     rules: list[Rule] = [
         ("user_id", "missing id", pl.col("user_id").is_null()),
         ("item_id", "missing id", pl.col("item_id").is_null()),
@@ -76,11 +74,24 @@ def clean_interactions(table: Table) -> tuple[pl.DataFrame, tuple[Dropped, ...]]
             pl.col("was_rating").is_not_null()
             & ~(rating.is_finite() & (rating.abs() <= LARGEST_RATING)).fill_null(False),
         ),
-        ("user_id", "duplicate row", ~event_of.is_first_distinct()),
     ]
     shown_as = {"rating": "was_rating"}
     kept, dropped = _sift(table, frame, rules, shown_as)
     return kept.drop("timestamp", "was_rating"), dropped
+
+
+def each_once(events: pl.DataFrame, file: str) -> tuple[pl.DataFrame, tuple[Dropped, ...]]:
+    """Without the rows that say again what a row above them says.
+
+    However many they are, nothing is lost with them; but where times tell nothing apart, two such
+    rows are two events, and this is not to be asked.
+    """
+    first = pl.struct("user_id", "item_id", "time", "event", "rating").is_first_distinct()
+    again = events.filter(~first)
+    if again.is_empty():
+        return events, ()
+    value = shown(again["user_id"][0])
+    return events.filter(first), (noted(file, again, "user_id", "duplicate row", value),)
 
 
 def clean_records(table: Table, key: str) -> tuple[pl.DataFrame, tuple[Dropped, ...]]:

@@ -28,7 +28,7 @@ from recommender.data.config import DataConfig
 from recommender.data.content import ContentSpace
 from recommender.data.load import ROW, Table, missing, read_table
 from recommender.data.report import ColumnGuess, Dropped, Report
-from recommender.data.timing import honest, kind_of_time
+from recommender.data.timing import NONE, REAL, honest, kind_of_time
 from recommender.errors import DataError, shown
 from recommender.features import UserFeatures
 from recommender.users import Users
@@ -52,7 +52,7 @@ class Dataset:
     acts: ActRules  # how events came to their weights
     digest: str  # sha256 of the cleaned content, whatever the files' format
     end: int  # unix seconds of the last event
-    time_kind: str  # "real", "order" (made up, but in order) or "none" (all the same)
+    time_kind: str  # "real", "order" (made up, but in order) or "none"
     session_gap: int  # seconds; a user's events no further apart share a basket, 0 = equal times
     repurchase: bool  # what a user already had may be recommended, and asked for, again
 
@@ -88,13 +88,17 @@ def load(folder: Path, config: DataConfig | None = None) -> tuple[Dataset, Repor
 
     events, dropped = clean.clean_interactions(table)
     _refuse_strangers(events, items.frame)
-    events, left_out = choose.choose(events, config, table.name)
+    time_kind, time_why = _kind_of_time(events)  # before anything is left out
+    twice: tuple[Dropped, ...] = ()
+    if time_kind != NONE:
+        events, twice = clean.each_once(events, table.name)
+        time_kind, time_why = _kind_of_time(events) if twice else (time_kind, time_why)
+    events, left_out = choose.choose(events, config, table.name, real=time_kind == REAL)
     item_ids = _all_ids(items.frame["item_id"], events["item_id"])
     user_ids = _all_ids(users.frame["user_id"], events["user_id"])
     events, mean_rating = _weighted(events)
     events = _indexed(events, user_ids, item_ids)
     owner, times = events["user"].to_numpy(), events["time"].to_numpy()
-    time_kind, _ = kind_of_time(owner, times)
     timed = events.with_columns(time=honest(owner, times, time_kind))
     histories = _histories(timed, user_ids, columns.feature_table(users.frame, features))
     catalogue = _catalogue(items.frame, item_ids, timed, histories.targets, config)
@@ -126,7 +130,8 @@ def load(folder: Path, config: DataConfig | None = None) -> tuple[Dataset, Repor
         dataset,
         events,
         records=(len(items.frame), len(users.frame)),
-        dropped=dropped + left_out + items.dropped + users.dropped,
+        time_why=time_why,
+        dropped=dropped + twice + left_out + items.dropped + users.dropped,
         ignored=tuple(c for c in table.columns if c not in (*INTERACTIONS, "event", "rating")),
         guesses=user_guesses + items.guesses,
         config=config,
@@ -143,6 +148,12 @@ def _records(folder: Path, name: str, required: tuple[str], config: DataConfig) 
     further = [c for c in table.columns if c not in own]
     guesses = columns.guess_columns(frame, name, further, config)
     return _Records(frame=frame, guesses=guesses, dropped=dropped)
+
+
+def _kind_of_time(events: pl.DataFrame) -> tuple[str, str]:
+    """And why."""
+    ordered = events.sort("user_id", "time")
+    return kind_of_time(ordered["user_id"].rle_id().to_numpy(), ordered["time"].to_numpy())
 
 
 def _check_names(config: DataConfig, guesses: tuple[ColumnGuess, ...]) -> None:

@@ -17,13 +17,14 @@ from recommender.data.baskets import count_baskets, guess_gap
 from recommender.data.config import DataConfig
 from recommender.data.names import likely
 from recommender.data.report import ColumnGuess, Dropped, Report
-from recommender.data.timing import NONE, REAL, kind_of_time
+from recommender.data.timing import NONE, REAL
 from recommender.errors import shown
 from recommender.users import Users
 
 if TYPE_CHECKING:
     from recommender.data.dataset import Dataset
 
+AGAIN = 0.3  # share of events with an item the user had, from which people seem to buy again
 MANY = 1_000  # events of one user before it is taken for a bot
 TIMES_MEDIAN = 50  # as many as so many median users together: a bot
 
@@ -34,6 +35,7 @@ def describe(
     events: pl.DataFrame,
     *,
     records: tuple[int, int],
+    time_why: str,
     dropped: tuple[Dropped, ...],
     ignored: tuple[str, ...],
     guesses: tuple[ColumnGuess, ...],
@@ -48,7 +50,6 @@ def describe(
     same_moment = int(events.select("user", "time").is_duplicated().sum())
     pairs = events.select("user", "item").n_unique()
     times = events["time"].to_numpy()
-    _, why = kind_of_time(events["user"].to_numpy(), times)
     first, last = (int(np.floor(t)) for t in (times.min(), times.max()))
     guessed = guess_gap(users, dataset.time_kind)[1]
     return Report(
@@ -68,7 +69,7 @@ def describe(
         longest_history=int(users.lengths.max()),
         simultaneous=same_moment / len(events),
         time_kind=dataset.time_kind,
-        time_why=why,
+        time_why=time_why,
         session_gap=dataset.session_gap,
         session_why=guessed if config.session_gap is None else "the config says so",
         baskets=count_baskets(users, dataset.session_gap),
@@ -83,7 +84,7 @@ def describe(
         ignored_columns=ignored,
         columns=guesses,
         warnings=(
-            *_about_time(dataset, why, last),
+            *_about_time(dataset, time_why, last),
             *_about_events(dataset, events, unknown, records[0]),
             *_about_columns(events, ignored, guesses),
             *_about_bots(users),
@@ -122,6 +123,17 @@ def _about_events(
         warnings.append(
             f"events without a weight count 1: {', '.join(unknown)} "
             "(give weights in [data] event_weights)"
+        )
+    nameless = events["event"].null_count()
+    if 0 < nameless < len(events):
+        warnings.append(f"{nameless:,} events have no name: they count 1")
+    strongest = events.filter(pl.col("strength") == pl.col("strength").max())
+    again = len(strongest) - strongest.select("user", "item").n_unique()
+    browsing = strongest["event"].count() and strongest["strength"][0] <= 1  # nobody buys a view
+    if not dataset.repurchase and not browsing and again > AGAIN * len(strongest):
+        warnings.append(
+            f"{again / len(strongest):.0%} of the strongest events are with an item that the user "
+            "had before: where people buy again, set repurchase = true in the [data] table"
         )
     if dataset.mean_rating is None and events["rating"].drop_nulls().len():
         warnings.append("all ratings are the same: they are not used")

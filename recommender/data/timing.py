@@ -15,7 +15,8 @@ REAL, ORDER, NONE = "real", "order", "none"
 
 EARLY = 1e8  # March 1973: what lies before is rather a counter or a date such as 20240131
 ENOUGH = 20  # values or gaps before a regularity is taken for made up
-HOUR = 3_600
+STEADY = 0.95  # share of equal gaps: a few rows may be missing from a counter
+HOUR, DAY = 3_600, 86_400
 
 
 def honest(users: Array, times: Array, kind: str) -> Array:
@@ -39,7 +40,8 @@ def honest(users: Array, times: Array, kind: str) -> Array:
 def kind_of_time(users: Array, times: Array) -> tuple[str, str]:
     """REAL, ORDER or NONE, and why.
 
-    `users` [events] int, `times` [events] float seconds, sorted by user, then time.
+    `users` [events] int, `times` [events] float seconds, sorted by user, then time; of all events
+    that a file has, since a choice among them leaves gaps.
     """
     distinct = np.unique(times)
     if len(distinct) == 1:
@@ -49,13 +51,27 @@ def kind_of_time(users: Array, times: Array) -> tuple[str, str]:
             f"timestamps lie around {int(np.median(times))}, in the years 1970 to 1973: "
             "counters, or dates such as 20240131"
         )
-    steps = np.diff(distinct)
-    if len(times) == len(distinct) >= ENOUGH and np.ptp(steps) == 0:
-        return ORDER, f"timestamps count the rows: every {steps[0]:g} s stands one event"
+    step, share = _usual(np.diff(distinct))
+    if len(times) == len(distinct) >= ENOUGH and share >= STEADY:
+        return ORDER, f"timestamps count the rows: every {step:g} s stands one event"
     gaps = np.diff(times)[users[1:] == users[:-1]]
+    if len(gaps) and not gaps.any() and len(users) >= ENOUGH * len(np.unique(users)):
+        each = len(users) / len(np.unique(users))
+        return NONE, f"the events of a user, {each:,.0f} in the mean, all have one timestamp"
     gaps = gaps[gaps > 0]
-    if len(gaps) >= ENOUGH and len(distinct) >= 5 and np.ptp(gaps) == 0:
-        return ORDER, f"every user's events stand {gaps[0]:g} s apart: counters"
+    step, share = _usual(gaps)
+    # Who comes every day leaves dates a day apart.
+    counted = share == 1 or (share >= STEADY and step % DAY)
+    if len(gaps) >= ENOUGH and len(distinct) >= 5 and counted:
+        return ORDER, f"every user's events stand {step:g} s apart: counters"
     if len(times) >= 1_000 and distinct[-1] - distinct[0] < HOUR:
         return ORDER, f"all {len(times):,} events lie within one hour"
     return REAL, "nothing looks made up"
+
+
+def _usual(gaps: Array) -> tuple[float, float]:
+    """The most frequent of `gaps` [n], and its share of them; (0, 0) of none."""
+    if not len(gaps):
+        return 0.0, 0.0
+    values, counts = np.unique(gaps, return_counts=True)
+    return float(values[counts.argmax()]), float(counts.max() / len(gaps))
