@@ -34,6 +34,7 @@ class Explanation:
     user_id: str
     known: bool  # False: answered as a new user
     request_time: int  # unix seconds
+    real_time: bool  # or made up, and no date
     items: tuple[Explained, ...]
 
 
@@ -68,6 +69,7 @@ def explain(
         user_id=user_id,
         known=run.users.row(user_id) is not None,
         request_time=request.request_time,
+        real_time=wording.real_time,
         items=tuple(
             Explained(
                 item_id=item_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +72,29 @@ def test_the_documentation_names_them() -> None:
     part = page[page.index("## By size of the catalogue") :].split("\n## ")[0]
     for size in ("3,333", "4,000", "4,096", "6,000", "11,718", "29,411", "100"):
         assert size in part, size
+
+
+def test_the_documentation_names_every_signal_and_every_setting_with_its_default() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "models.md").read_text()
+    named = page.split("## Signals and settings")[1].split("## Beside the recommender")[0]
+    rows = [line.split(" | ") for line in named.splitlines() if line.startswith("| `")]
+    signals = {name for row in rows if len(row) == 2 for name in re.findall(r"`(\w+)`", row[0])}
+    assert signals == set(config.SIGNALS)
+    told: dict[str, str] = {}
+    for row in (row for row in rows if len(row) == 3):
+        section = re.findall(r"`(\w+)\.", row[0])[0]
+        keys = [key.removeprefix(f"{section}.") for key in re.findall(r"`([\w.]+)`", row[0])]
+        values = [row[1]] if len(keys) == 1 else row[1].split(", ")
+        told |= {f"{section}.{k}": v for k, v in zip(keys, values, strict=True)}
+    defaults = {
+        f"{section}.{key}": value
+        for section, settings in config.to_json(config.Config()).items()
+        for key, value in settings.items()
+    }
+    assert told.keys() == defaults.keys()
+    assert told.pop("signals.use") == "all"
+    given = config.read(settings=[f"{key}={value}" for key, value in told.items()])
+    assert given == config.Config()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -81,8 +81,9 @@ def _show(explanation: Explanation) -> None:
 
     from recommender.reasons import titled
 
-    moment = datetime.fromtimestamp(explanation.request_time, UTC)
-    typer.echo(f"For user {explanation.user_id}, at {moment:%Y-%m-%d %H:%M} UTC")
+    moment = f"{datetime.fromtimestamp(explanation.request_time, UTC):%Y-%m-%d %H:%M} UTC"
+    when = f", at {moment}" if explanation.real_time else ""
+    typer.echo(f"For user {explanation.user_id}{when}")
     if not explanation.known:
         typer.echo("  unknown to the run: answered as a new user")
     for place, item in enumerate(explanation.items, start=1):

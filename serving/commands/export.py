@@ -75,7 +75,7 @@ def _grown(run: Run, path: Path) -> Run:
     if blank := grown.details["added"][-1]["without_content"]:
         typer.echo(
             f"{path}: {blank:,} new items have no content in common with the run's items: they "
-            "stay at the end of every list until somebody touches them",
+            "stay at the end of every list until a training has seen events of them",
             err=True,
         )
     return grown

@@ -19,7 +19,7 @@ def print_report(report: Report, title: str = "") -> None:
     from rich.console import Console
 
     console = Console()
-    for group in report.queries:
+    for group in filter(report.queries.get, report.queries):
         console.print(_table(report, group, title))
     console.print("± is half a 95% interval.")
 
