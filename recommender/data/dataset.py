@@ -152,7 +152,7 @@ def _records(folder: Path, name: str, required: tuple[str], config: DataConfig) 
 
 def _kind_of_time(events: pl.DataFrame) -> tuple[str, str]:
     """And why."""
-    ordered = events.sort("user_id", "time")
+    ordered = events.select("user_id", "time").sort("user_id", "time")
     return kind_of_time(ordered["user_id"].rle_id().to_numpy(), ordered["time"].to_numpy())
 
 
