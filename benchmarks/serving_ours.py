@@ -3,7 +3,8 @@
     CALLS        of Triton under way at once (RECSERVE_TRITON_CALLS)
     INSTANCES    of the model       ┐ triton.toml of a copy of the repository by hard links,
     THREADS      within an operator ├ which serving/tuning_stacks.py makes: the repository itself
-    DELAY_US     of Triton's queue  ┘ stays as it is
+    DELAY_US     of Triton's queue  │ stays as it is
+    BATCHING     by Triton, 0 or 1  ┘
 
 What is not named is as in the project's defaults; other lines of the repository's triton.toml stay.
 """
@@ -24,12 +25,14 @@ NAMES = {
     "INSTANCES": "instances",
     "THREADS": "intra_op_threads",
     "DELAY_US": "queue_delay_us",
+    "BATCHING": "batching",
 }
-DEFAULTS = {name: str(getattr(Choice(), field)) for name, field in NAMES.items()}
+DEFAULTS = {name: str(int(getattr(Choice(), field))) for name, field in NAMES.items()}
 
 
 def choice_of(settings: Mapping[str, str]) -> Choice:
-    return Choice(**{field: int(settings[name]) for name, field in NAMES.items()})
+    said = {field: int(settings[name]) for name, field in NAMES.items()}
+    return Choice(**{**said, "batching": bool(said["batching"])})
 
 
 def copy_of(repository: Path, settings: Mapping[str, str], folder: Path) -> Path:

@@ -14,7 +14,8 @@ TRIED = """
 path in turns. Above, each runs with the one that served most (of those within 3% of it, with the
 lowest p99); the ten minutes and the overload below say what ours ran under.
 Ours: CALLS, of Triton under way at once; INSTANCES of the model; THREADS within an operator;
-DELAY_US, how long Triton waits for a batch to fill. Peers: WORKERS: processes; POOL 1: a thread
+DELAY_US, how long Triton waits for a batch to fill; BATCHING 0: Triton takes each call of the
+service as the batch that it is. Peers: WORKERS: processes; POOL 1: a thread
 pool instead of the event loop; THREADS: of the graph, within an operator; BATCH: at most;
 LONGEST_MS: BentoML's bound on latency, by which it batches; WAIT_S: how long LitServe waits for a
 batch to fill; API_SERVERS: its HTTP processes; ZMQ: its faster queue; OPTIMIZED: TorchScript's

@@ -1,4 +1,4 @@
-"""An objective -> queue delay, instances, threads and calls under way that suit this machine.
+"""An objective -> calls under way and Triton's batching, instances and threads for this machine.
 
     the best so far   a stack of its own, running
     a challenger      the same but for one setting, a stack of its own beside it
@@ -19,6 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from bento.settings import Settings
 from client.load.arrivals import Arrivals
@@ -47,6 +48,7 @@ class Choice:
     queue_delay_us: int = ServingConfig.queue_delay_us
     instances: int = ServingConfig.instances
     intra_op_threads: int = ServingConfig.intra_op_threads
+    batching: bool = ServingConfig.batching  # by Triton, of what the service joined already
 
     def over(self, other: Choice) -> str:
         """In words: where it differs."""
@@ -63,6 +65,7 @@ def space(cores: int) -> Values:
         "queue_delay_us": (0, 100, 500, 2000),
         "instances": few,
         "intra_op_threads": few,
+        "batching": (True, False),
     }
 
 
@@ -215,6 +218,7 @@ def _untried(best: Choice, values: Values, seen: set[Choice], most: int) -> Iter
     """All that differ from the best in one setting and were not tried."""
     for name, options in values.items():
         for option in options:
-            choice = replace(best, **{name: option})
+            changed: dict[str, Any] = {name: option}
+            choice = replace(best, **changed)
             if choice not in seen and choice.instances * choice.intra_op_threads <= most:
                 yield choice

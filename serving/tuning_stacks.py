@@ -31,7 +31,7 @@ from serving.stack import LOAD_TIMEOUT_S, READY_TIMEOUT_S, died, last_line
 from serving.tuning import Choice
 
 CALLS = "RECSERVE_TRITON_CALLS"
-TRITONS = ("queue_delay_us", "instances", "intra_op_threads")
+TRITONS = ("batching", "queue_delay_us", "instances", "intra_op_threads")
 STOP_S = 15.0
 MADE = (".serving-*", ".lock", ".tmp-*")  # of a repository, by whoever runs on it
 

@@ -204,7 +204,7 @@ def test_each_starts_with_the_settings_that_served_most(tmp_path: Path, load: Im
     paths, best = load("serving_paths"), load("serving_settings").best
     ours, file = paths.PATHS[paths.OURS], tmp_path / "settings.json"
     assert best(ours, file).settings == {
-        "CALLS": "2", "INSTANCES": "1", "THREADS": "1", "DELAY_US": "0",
+        "CALLS": "2", "INSTANCES": "1", "THREADS": "1", "DELAY_US": "0", "BATCHING": "1",
     }  # fmt: skip
     file.write_text(json.dumps({paths.ONNX: [{"settings": {"WORKERS": "7"}, "rate": 1,
                                               "p99_ms": 1}]}))  # fmt: skip
@@ -236,6 +236,9 @@ def test_ours_is_served_from_a_copy_with_its_settings(
     copy = ours.copy_of(repository, settings, tmp_path)
     config = (copy / model / "config.pbtxt").read_text()
     assert "count: 2" in config and "max_queue_delay_microseconds: 500" in config
+    (tmp_path / "apart").mkdir()
+    alone = ours.copy_of(repository, {**settings, "BATCHING": "0"}, tmp_path / "apart")
+    assert "dynamic_batching" not in (alone / model / "config.pbtxt").read_text()
     assert ours.variables(settings) == {"RECSERVE_TRITON_CALLS": "3"}
     assert (repository / model / "config.pbtxt").read_text() == before
     assert not (repository / "triton.toml").exists()

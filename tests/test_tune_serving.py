@@ -121,6 +121,8 @@ def test_a_real_stack_serves_with_the_settings_and_leaves_the_repository(
     config = repository / model / "config.pbtxt"
     before = config.read_text()
     choice = Choice(triton_calls=3, queue_delay_us=123, intra_op_threads=2)
+    text = tuning_stacks.toml_of(release, replace(choice, batching=False))
+    assert parse(text.encode(), "it").of(model).batching is False
     text = tuning_stacks.toml_of(release, choice)
     assert parse(text.encode(), "it").of(model).queue_delay_us == 123
     with tuning_stacks.serving(release, choice, tmp_path) as plan:
