@@ -136,9 +136,8 @@ async def _opened(
             value=plan.arrivals.rate,
         )
     before = arrivals.at_first(plan.arrivals, plan.warm_up_s, plan.seed)
-    instants = np.concatenate([before, measured])[
-        number :: plan.processes
-    ]  # of one schedule, so that the sum is what was planned
+    # Of one schedule, so that the sum is what was planned.
+    instants = np.concatenate([before, measured])[number :: plan.processes]
     began = await start() + plan.warm_up_s
     recording, spent = Recording(), _Spent()
     asyncio.get_running_loop().call_later(max(began - time.perf_counter(), 0), spent.begin)
