@@ -205,11 +205,11 @@ class Search:
         while low and not (await self._once(low, self._last_s, last=True)).held:
             low, high = low / (1 + self._resolution), low
             low = low if low >= LOWEST else 0.0
-        spent = bool(low) and self._behind(high)
+        above = [t.rate for t in self._trials if t.rate > low and not (t.held or t.starved)]
         return Found(
             objectives=tuple(map(str, self._stated)),
             rate=low or None,
-            missed=None if spent else high,
+            missed=min(above, default=None) if low else high,
             resolution=self._resolution,
             trials=tuple(self._trials),
         )
