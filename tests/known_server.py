@@ -147,6 +147,15 @@ def right(body: dict[str, Any]) -> dict[str, Any]:
     return {"items": ranked, "release": 1, "fallback": False}
 
 
+def at_once(number: int, body: dict[str, Any]) -> Reply:
+    return 0.0, 200, right(body)
+
+
+def command(address: str, folder: Path, *options: str) -> list[str]:
+    """Of `recserve`: ask the server at `address`, checked by the release of `folder`."""
+    return ["load", address, "--repository", str(folder), *options]
+
+
 def allowed(item: int, body: dict[str, Any]) -> bool:
     hidden = [number(item_id) for item_id in body.get("history", [])]
     if "user_id" in body:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from known_server import Reply, answering, right, write_release
+from known_server import answering, at_once, command, write_release
 
 from serving import cli
 
@@ -14,14 +13,6 @@ from serving import cli
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_release(tmp_path_factory.mktemp("repository"))
-
-
-def at_once(number: int, body: dict[str, Any]) -> Reply:
-    return 0.0, 200, right(body)
-
-
-def command(address: str, folder: Path, *options: str) -> list[str]:
-    return ["load", address, "--repository", str(folder), *options]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import uvloop
-from known_server import Reply, answering, right, write_release
+from known_server import Reply, answering, at_once, command, right, write_release
 
 from client.load.arrivals import Arrivals
 from client.load.compare import interval_of_median, ratio
@@ -31,14 +31,6 @@ from serving import cli
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_release(tmp_path_factory.mktemp("repository"))
-
-
-def at_once(number: int, body: dict[str, Any]) -> Reply:
-    return 0.0, 200, right(body)
-
-
-def command(address: str, folder: Path, *options: str) -> list[str]:
-    return ["load", address, "--repository", str(folder), *options]
 
 
 def reported(

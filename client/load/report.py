@@ -94,6 +94,11 @@ class Report:
         return self.requests - self.right - self.fallbacks - sum(self.refused.values())
 
     @property
+    def answered_by(self) -> str:
+        """The releases that answers name; nothing where none does."""
+        return ", ".join(map(str, self.releases))
+
+    @property
     def remedy(self) -> str:
         """What to do where the generator could not keep up."""
         if not self.unsent and self.busy < IDLE_SHARE:  # less work would not help it

@@ -80,8 +80,8 @@ def _asked(result: Result) -> str:
         rounds = len(result.compare.rounds)
         return f"A is {result.compare.a}, B is {result.compare.b}; {rounds} rounds in turns."
     assert result.report is not None
-    releases = ", ".join(map(str, result.report.releases)) or str(result.report.release)
-    return f"{result.report.target}, release {releases}."
+    report = result.report
+    return f"{report.target}, release {report.answered_by or report.release}."
 
 
 def _pace(report: Report) -> str:

@@ -114,7 +114,7 @@ def phases(found: During) -> Node:
             f"{one.failed:,}",
             f"{one.fallbacks:,}",
             f"{sum(one.refused.values()):,}",
-            ", ".join(map(str, one.releases)),
+            one.answered_by,
         ]
         for name, one in found.phases.items()
     ]

@@ -29,16 +29,15 @@ def table(found: Report) -> Group:
         pace.add_column(f"{name} ms", justify="right")
         row.append(f"{found.latency_ms[name]:.2f}")
     pace.add_row(*row)
-    shown: list[Text | Table] = [Text(f"{found.target}, release {_releases(found)}"), pace]
+    shown: list[Text | Table] = [
+        Text(f"{found.target}, release {found.answered_by or found.release}"),
+        pace,
+    ]
     if len(found.by) > 1:
         shown.append(_shares("endpoint", found.by))
     if len(found.lengths) > 1:
         shown.append(_shares("history", found.lengths))
     return Group(*shown, *_lines(found))
-
-
-def _releases(found: Report) -> str:
-    return ", ".join(map(str, found.releases or (found.release,)))
 
 
 def _shares(title: str, shares: Mapping[str, Share] | Mapping[int, Share]) -> Table:

@@ -105,12 +105,8 @@ def _phases(found: During) -> Table:
     for name, one in found.phases.items():
         rows.add_row(name, f"{one.elapsed_s:.1f}", f"{one.throughput:,.0f}",
                      *_took(one.latency_ms), f"{one.failed:,}", f"{one.fallbacks:,}",
-                     f"{sum(one.refused.values()):,}", _releases(one))  # fmt: skip
+                     f"{sum(one.refused.values()):,}", one.answered_by)  # fmt: skip
     return rows
-
-
-def _releases(found: Report) -> str:
-    return ", ".join(map(str, found.releases))
 
 
 def _command(found: During) -> Group:
