@@ -1,18 +1,22 @@
-"""The deep graph, eager and as TorchScript, on the GPU and on the CPU, by items, batch and history.
+"""The deep graph, eager, as TorchScript and as ONNX, on the GPU and on the CPU, by items, batch and
+history.
 
-A time is from arrays on the host to answers on the host, as a server needs it. TorchScript is
-prepared as `serving/backends/pytorch` does. Whatever does not fit into memory, or would take the
+A time is from arrays on the host to answers on the host, as a server needs it. TorchScript and
+ONNX are prepared as `serving/backends` does. Whatever does not fit into memory, or would take the
 CPU more than seconds, is left out and said so.
 """
 
 from __future__ import annotations
 
 import gc
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import onnxruntime as ort
 import torch
 import torch.nn.functional as F
 from gpu_floors import CPU, GPU, Floors, gpu_ms, tf32_allowed, wall_ms
@@ -20,6 +24,7 @@ from gpu_random import needed, questions, random_graph
 from torch import nn
 
 from export.parity import compare
+from export.to_onnx import write_onnx
 from export.to_torchscript import traced
 from recommender.config import Config
 from recommender.contract import Array, Limits
@@ -33,6 +38,8 @@ BATCHES = (1, 8, 32, 64, 128, 256)
 LENGTHS = (64, 200)
 CPU_SECONDS = 2.5  # what one batch may take there to be measured
 CHECKED = 32  # rows
+CUDA_PROVIDER = "CUDAExecutionProvider"
+PROVIDER_OPTIONS = {"device_id": 0, "use_tf32": 0}  # floats as exact as everywhere else
 
 Answers = Callable[[Mapping[str, Array]], dict[str, Array]]
 
@@ -47,6 +54,7 @@ class Timed:
     floor: float
     eager: float | None
     script: float | None
+    onnx: float | None
     cpu: float | None
 
 
@@ -71,8 +79,10 @@ def measure(floors: Floors, config: Config, items: int, limits: Limits) -> dict[
     }
     wanted = {length: cpu(questions(items, limits, _checked(items), length)) for length in LENGTHS}
     script = frozen(graph, limits, GPU)
+    onnx, lacking = onnx_answers(graph, limits)
     moved = graph.to(GPU)
     forms = {"eager": answers_of(moved, GPU), "TorchScript": answers_of(script, GPU)}
+    forms |= {"ONNX": onnx} if onnx else {}
     checks = [
         _check(
             items, form, answers(questions(items, limits, _checked(items), length)), wanted[length]
@@ -88,15 +98,16 @@ def measure(floors: Floors, config: Config, items: int, limits: Limits) -> dict[
         Timed(
             items=items, length=length, batch=batch, floor=floors.ms(*needed(moved, batch, length)),
             eager=fast["eager"][length].get(batch), script=fast["TorchScript"][length].get(batch),
-            cpu=slow[length].get(batch),
+            onnx=fast["ONNX"][length].get(batch) if onnx else None, cpu=slow[length].get(batch),
         )
         for length in LENGTHS
         for batch in BATCHES
     ]  # fmt: skip
     found = {"timed": [asdict(t) for t in timed], "checked": [asdict(c) for c in checks]}
+    found |= {"no onnx": lacking} if lacking else {}
     if items == max(ITEMS):
         found["parts"] = dict(parts(moved, items, limits))
-    del graph, moved, script, forms
+    del graph, moved, script, onnx, forms
     freed()
     return found
 
@@ -126,6 +137,31 @@ def answers_of(module: Any, device: torch.device, *, optimized: bool = False) ->
     return answers
 
 
+def onnx_answers(graph: Graph, limits: Limits) -> tuple[Answers | None, str]:
+    """By ONNX Runtime's CUDA provider, as the `onnxruntime` backend asks it; or why not."""
+    if CUDA_PROVIDER not in ort.get_available_providers():
+        return None, f"onnxruntime {ort.__version__} as installed knows no {CUDA_PROVIDER}"
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    ort.preload_dlls()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            write_onnx(graph, limits, path)
+            wanted = [(CUDA_PROVIDER, PROVIDER_OPTIONS), "CPUExecutionProvider"]
+            session = ort.InferenceSession(str(path), options, providers=wanted)
+    except Exception as error:  # too large for one file, a node without a kernel: said on the page
+        return None, str(error).strip().splitlines()[-1][:200]
+    if CUDA_PROVIDER not in session.get_providers():
+        return None, "ONNX Runtime did not reach the GPU"
+
+    def answers(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        item, score = session.run(["item", "score"], dict(arrays))
+        return {"item": item, "score": score}
+
+    return answers, ""
+
+
 def _by_batch(
     answers: Answers, items: int, limits: Limits, length: int, at_most: float | None
 ) -> dict[int, float]:
@@ -139,7 +175,7 @@ def _by_batch(
             for _ in range(1 if at_most else 4):
                 answers(asked)
             found[batch] = wall_ms(lambda asked=asked: answers(asked), rounds=21, seconds=0.5)
-        except torch.cuda.OutOfMemoryError:
+        except (torch.cuda.OutOfMemoryError, ort.capi.onnxruntime_pybind11_state.RuntimeException):
             freed()
             break
     return found

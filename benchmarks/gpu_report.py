@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import torch
 
 Figures = dict[str, Any]
@@ -29,6 +30,7 @@ def about_machine(threads: int) -> Figures:
         "memory": memory,
         "driver": driver,
         "torch": torch.__version__,
+        "onnxruntime": onnxruntime.__version__,
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
         "cpu": models[0] if models else platform.processor(),
@@ -55,6 +57,7 @@ def _head(m: Figures) -> str:
         ("device", f"{m['device']}, {m['memory']}"),
         ("driver", m["driver"]),
         ("torch", f"{m['torch']}, CUDA {m['cuda']}, Python {m['python']}"),
+        ("ONNX Runtime", m["onnxruntime"]),
         ("CPU beside it", f"{m['cpu']}, {m['threads']} of {m['cores']} cores used"),
         ("date", m["date"]),
     ]
@@ -76,8 +79,9 @@ The default recipe's deep graph with random weights, and tables of the width tha
 many items gives them; from arrays on the host to answers on the host, float32 (TF32 off). Of the
 floor: the least time for the bytes that a batch must read (item vectors, one row of every other
 table, the neighbour rows of its histories) or for the operations that it must do, whichever is
-longer, at the rates above. rows/s and shares are TorchScript's. –: not measured, because the
-device's memory ended, or because a batch takes the CPU longer than 2.5 s.
+longer, at the rates above. rows/s and shares are TorchScript's; ONNX is by ONNX Runtime's CUDA
+provider (`use_tf32` 0). –: not measured, because the device's memory ended, or because a batch
+takes the CPU longer than 2.5 s.
 """
 ALIKE = """
 GPU against CPU: rows with the same items in the same order, and the largest difference of a
@@ -97,6 +101,9 @@ def _graphs(sizes: list[Figures]) -> str:
     for one in sizes:
         if "failed" in one:
             said.append(f"Not measured: {one['failed']}")
+        if "no onnx" in one:
+            items = one["timed"][0]["items"]
+            said.append(f"ONNX at {items:,} items was not measured: {one['no onnx']}.")
         if "parts" in one:
             said.append(_line(PARTS.format(items=one["timed"][0]["items"])))
             said.append(_table(("", "ms"), [(n, f"{ms:.3f}") for n, ms in one["parts"].items()]))
@@ -105,11 +112,11 @@ def _graphs(sizes: list[Figures]) -> str:
 
 def _timed(good: list[Figures]) -> str:
     names = ("items", "history", "batch", "eager, ms", "TorchScript, ms", "rows/s", "of the floor",
-             "CPU eager, ms", "CPU / TorchScript")  # fmt: skip
+             "ONNX, ms", "CPU eager, ms", "CPU / TorchScript")  # fmt: skip
     rows = [
         (f"{t['items']:,}", t["length"], t["batch"], _ms(t["eager"]), _ms(t["script"]),
-         _rate(t["batch"], t["script"]), _share(t["floor"], t["script"]), _ms(t["cpu"]),
-         _times(t["cpu"], t["script"]))
+         _rate(t["batch"], t["script"]), _share(t["floor"], t["script"]), _ms(t["onnx"]),
+         _ms(t["cpu"]), _times(t["cpu"], t["script"]))
         for one in good for t in one["timed"]
     ]  # fmt: skip
     return _table(names, rows)
@@ -172,13 +179,9 @@ def _training(steps: Any, whole: Any) -> str:
 
 
 TRITON = """
-The real tritonserver with this repository's `pytorch` backend and dynamic batching, {items:,}
-items, histories padded to 64; single rows by gRPC, clients in four processes on the same {cores}
-cores; KIND_CPU with {threads} threads. Golden requests, answered as at the export: {golden}.
-"""
-ONNX = """
-ONNX Runtime's CUDA provider is not measured: the python-based backends here are, and the native
-ones are NVIDIA's container's.
+The real tritonserver with this repository's backends and dynamic batching, {items:,} items,
+histories padded to 64; single rows by gRPC, clients in four processes on the same {cores} cores;
+KIND_CPU with {threads} threads. Golden requests, answered as at the export: {golden}.
 """
 
 
@@ -188,17 +191,19 @@ def _triton(found: Figures | None) -> str:
     if "failed" in found:
         return f"## Triton\n\nNot measured: {found['failed']}"
     told = [
-        (f"KIND_{s['kind'].upper()}", s["clients"], f"{s['rows_s']:,.0f}", f"{s['p50_ms']:.1f}",
-         f"{s['p99_ms']:.1f}")
+        (s["model"], f"KIND_{s['kind'].upper()}", s["clients"], f"{s['rows_s']:,.0f}",
+         f"{s['p50_ms']:.1f}", f"{s['p99_ms']:.1f}")
         for s in found["served"]
     ]  # fmt: skip
     golden = "; ".join(
-        f"KIND_{kind.upper()} {said['rows']} rows, scores within {said['largest']:.1e}"
-        for kind, said in found["golden"].items()
+        f"{said['model']} KIND_{said['kind'].upper()} {said['rows']} rows, "
+        f"scores within {said['largest']:.1e}"
+        for said in found["golden"]
     )
     about = _line(TRITON.format(**{**found, "golden": golden}))
-    table = _table(("", "clients", "rows/s", "p50, ms", "p99, ms"), told)
-    return f"## Triton\n\n{about}\n\n{table}\n\n{_line(ONNX)}"
+    table = _table(("model", "", "clients", "rows/s", "p50, ms", "p99, ms"), told)
+    lacking = [f"{m} by KIND_GPU was not measured: {why}." for m, why in found["lacking"].items()]
+    return "\n\n".join(["## Triton", about, table, *lacking])
 
 
 def _line(text: str) -> str:

@@ -106,7 +106,7 @@ class Encoder(nn.Module):
         """[H, L, L] of query and key."""
         position_L = torch.arange(length, device=self.by_distance.weight.device)
         steps_LL = position_L[:, None] - position_L[None, :]
-        learned_HLL = self.by_distance(steps_LL.clamp(min=0)).permute(2, 0, 1)
+        learned_HLL = self.by_distance(steps_LL.abs()).permute(2, 0, 1)
         # Further out of reach than padding, for padding must not see what comes later either.
         return torch.where(steps_LL >= 0, learned_HLL, 2 * _MASKED)
 

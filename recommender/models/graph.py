@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from recommender.catalogue import Catalogue
 from recommender.contract import RECOMMENDER, Array, Kind, Limits, inputs, outputs
-from recommender.models.scorer import Scorer, UserInputs
+from recommender.models.scorer import Scorer, UserInputs, within
 from recommender.models.selection import Selection
 
 
@@ -60,12 +60,11 @@ class Graph(nn.Module):
         """The first five inputs, cleaned."""
         history = self.known(history)
         here = history > 0
-        request_time = request_time.clamp(0, self.clock)
+        request_time = within(request_time, 0, self.clock)
+        earlier = torch.where(history_time < request_time, history_time, request_time)
         return UserInputs(
             history_BL=history,
-            time_BL=torch.where(
-                here, torch.minimum(history_time.clamp(0, self.clock), request_time), 0
-            ),
+            time_BL=torch.where(here & (earlier > 0), earlier, 0),
             weight_BL=torch.where(here, history_weight, 0.0).clamp(-100.0, 100.0),
             request_time_B1=request_time,
             features_BU=user_features,

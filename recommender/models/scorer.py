@@ -50,6 +50,17 @@ class Scorer(Protocol):
         """[B, N] float32; column 0 is padding."""
 
 
+def within(value: Tensor, low: int, high: int) -> Tensor:
+    """Whole numbers below `low` become `low`, those above `high` become `high`.
+
+    By comparing, not by clamp(): on x86 CPUs the Clip, Min, Max and ReduceMin of int64 answer
+    wrongly in ONNX Runtime 1.21 to 1.31, and so in NVIDIA's containers, wherever two numbers first
+    differ in bit 31 (Eigen's SSE2 code; microsoft/onnxruntime, pull requests 25280 and 32475).
+    No graph here has them; numbers that may become floats anyway are clamped as floats.
+    """
+    return torch.where(value < low, low, torch.where(value > high, high, value))
+
+
 def power_of_two(value: Tensor, buckets: int) -> Tensor:
     """The bucket of whole numbers, by powers of two: 0 and less in the first, all that is too large
     for the others in the last.
