@@ -103,10 +103,13 @@ class Mixer(nn.Module):
     def reading(self, which: int, user: UserInputs) -> Reading:
         """What a head asks of its table, by the newest events of the history: all, or `reach`."""
         spec = HEADS[self.heads[which]]
-        if not spec.long:
-            user = user.newest(self.counting.get(which, self.reach))
-        width = self.width if spec.long else None
-        return Reading(spec.source, user.history_BL, self._strength(which, user), width)
+        if spec.long:
+            return Reading(spec.source, user.history_BL, self._strength(which, user), self.width)
+        # Cut last: what strengths are made of is then the same for all short heads, and the graph
+        # computes it once (3% of a row alone and of batches to 16, nothing of 32).
+        user = user.newest(self.reach)
+        reading = Reading(spec.source, user.history_BL, self._strength(which, user))
+        return reading.newest(self.counting[which]) if which in self.counting else reading
 
     def _strength(self, which: int, user: UserInputs) -> Tensor:
         """How much each event counts: by its steps and seconds back, and by its own weight."""
@@ -130,7 +133,7 @@ def context(user: UserInputs) -> Tensor:
     last_B1 = user.time_BL[:, -1:]
     some_B = here_BL[:, -1].to(torch.float32)
     count_B = here_BL.to(torch.float32).sum(dim=1)
-    gap_B = (user.request_time_B1 - last_B1)[:, 0].clamp(0, 2**31 - 1).to(torch.float32) * some_B
+    gap_B = (user.request_time_B1 - last_B1)[:, 0].to(torch.float32).clamp(0, 2**31) * some_B
     page_B = (here_BL & (user.time_BL == last_B1)).to(torch.float32).sum(dim=1)
     hour_B = (here_BL & (user.time_BL >= last_B1 - _HOUR)).to(torch.float32).sum(dim=1)
     return torch.stack(

@@ -27,6 +27,7 @@ from recommender.models.itemtoitem import (
     fit_following,
     fit_similar,
 )
+from recommender.models.scorer import within
 from recommender.models.trends import (
     DAY,
     Trend,
@@ -124,6 +125,12 @@ class Reading(NamedTuple):
     strength_BL: Tensor
     width: int | None = None  # only by the table's strongest columns
 
+    def newest(self, count: int) -> Reading:
+        """The same of the newest `count` events."""
+        return self._replace(
+            history_BL=self.history_BL[:, -count:], strength_BL=self.strength_BL[:, -count:]
+        )
+
 
 class Tables(nn.Module):
     """`state` is that of `fit_tables`, or of a state_dict to be loaded."""
@@ -165,12 +172,12 @@ class Tables(nn.Module):
         """[B, N] for each half-life."""
         since_B = request_time_B1[:, 0] - self.trend_start
         bins_B = torch.div(since_B, self.trend_step, rounding_mode="floor")
-        bins_B = bins_B.clamp(0, self.trend.shape[1] - 1)
+        bins_B = within(bins_B, 0, self.trend.shape[1] - 1)
         return [F.embedding(bins_B, table).float() for table in self.trend.unbind(0)]
 
     def age(self, request_time_B1: Tensor) -> tuple[Tensor, Tensor]:
         """[B, N] twice: log of days since the item was first seen, about -1 to 1; 1 if not yet."""
-        since_BN = (request_time_B1 - self.first_seen).clamp(0, 2**31).to(torch.float32)
+        since_BN = (request_time_B1 - self.first_seen).to(torch.float32).clamp(0, 2**31)
         return (1.0 + since_BN / DAY).log2() / 4.0 - 1.0, (since_BN <= 0).to(torch.float32)
 
     def affinity(self, features_BU: Tensor) -> list[Tensor]:
