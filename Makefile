@@ -88,6 +88,16 @@ build/checkov/.installed: tests/checkov.txt
 		--no-deps -r tests/checkov.txt
 	@touch $@
 
+# For the tests of exports: the ONNX Runtime of NVIDIA's container, beside the environment's own.
+test test-faults: onnxruntime
+onnxruntime: build/onnxruntime/.installed
+build/onnxruntime/.installed: tests/onnxruntime.txt | install
+	@echo "make test needs the ONNX Runtime of NVIDIA's container: into build/onnxruntime (60 MB)"
+	rm -rf build/onnxruntime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --target build/onnxruntime -r tests/onnxruntime.txt
+	@touch $@
+
 # The exported graph alone in ONNX Runtime; REPOSITORY holds a release (default: make up's).
 # SPINNING=1: its threads, spinning and sleeping while they wait.
 REPOSITORY ?= model_repository

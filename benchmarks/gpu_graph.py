@@ -38,8 +38,7 @@ BATCHES = (1, 8, 32, 64, 128, 256)
 LENGTHS = (64, 200)
 CPU_SECONDS = 2.5  # what one batch may take there to be measured
 CHECKED = 32  # rows
-CUDA_PROVIDER = "CUDAExecutionProvider"
-PROVIDER_OPTIONS = {"device_id": 0, "use_tf32": 0}  # floats as exact as everywhere else
+CUDA = ("CUDAExecutionProvider", {"device_id": 0, "use_tf32": 0})  # floats as exact as elsewhere
 
 Answers = Callable[[Mapping[str, Array]], dict[str, Array]]
 
@@ -137,23 +136,26 @@ def answers_of(module: Any, device: torch.device, *, optimized: bool = False) ->
     return answers
 
 
-def onnx_answers(graph: Graph, limits: Limits) -> tuple[Answers | None, str]:
-    """By ONNX Runtime's CUDA provider, as the `onnxruntime` backend asks it; or why not."""
-    if CUDA_PROVIDER not in ort.get_available_providers():
-        return None, f"onnxruntime {ort.__version__} as installed knows no {CUDA_PROVIDER}"
+def onnx_answers(
+    graph: Graph, limits: Limits, provider: tuple[str, dict[str, int]] = CUDA
+) -> tuple[Answers | None, str]:
+    """By ONNX Runtime, as the `onnxruntime` backend asks it; or why not."""
+    name, _ = provider
+    if name not in ort.get_available_providers():
+        return None, f"onnxruntime {ort.__version__} as installed knows no {name}"
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    ort.preload_dlls()
+    if provider is CUDA:
+        ort.preload_dlls()
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             write_onnx(graph, limits, path)
-            wanted = [(CUDA_PROVIDER, PROVIDER_OPTIONS), "CPUExecutionProvider"]
-            session = ort.InferenceSession(str(path), options, providers=wanted)
+            session = ort.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # too large for one file, a node without a kernel: said on the page
         return None, str(error).strip().splitlines()[-1][:200]
-    if CUDA_PROVIDER not in session.get_providers():
-        return None, "ONNX Runtime did not reach the GPU"
+    if name not in session.get_providers():
+        return None, f"ONNX Runtime did not reach {name}"
 
     def answers(arrays: Mapping[str, Array]) -> dict[str, Array]:
         item, score = session.run(["item", "score"], dict(arrays))

@@ -68,7 +68,7 @@ def test_without_a_gpu_there_is_nothing_to_measure(tmp_path: Path) -> None:
     assert not page.exists()
 
 
-def test_the_random_graph_of_the_gpu_benchmark_answers_in_both_forms(
+def test_the_random_graph_of_the_gpu_benchmark_answers_in_every_form(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
@@ -87,5 +87,40 @@ def test_the_random_graph_of_the_gpu_benchmark_answers_in_both_forms(
     )
     assert (wanted["item"][:, 0] > 0).all()
     assert gpu_graph._check(items, "TorchScript", seen, wanted).said == ""
+    answers, lacking = gpu_graph.onnx_answers(graph, limits, ("CPUExecutionProvider", {}))
+    assert answers is not None and lacking == ""
+    assert gpu_graph._check(items, "ONNX", answers(asked), wanted).said == ""
     wrong = {**seen, "score": seen["score"] + 0.5}
     assert gpu_graph._check(items, "TorchScript", wrong, wanted).largest is None
+
+
+def test_the_page_of_the_gpu_benchmark_says_what_was_measured_and_what_was_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import gpu_report
+
+    about = ("device", "memory", "driver", "torch", "onnxruntime", "cuda", "python", "cpu", "cores",
+             "threads", "date")  # fmt: skip
+    timed = {"items": 1_683, "length": 64, "batch": 32, "floor": 0.1, "eager": 10.0, "script": 4.0}
+    large = {**timed, "items": 1_000_000, "onnx": None, "cpu": None}
+    served = {"kind": "gpu", "clients": 32, "rows_s": 2_000.0, "p50_ms": 16.0, "p99_ms": 23.0}
+    page = gpu_report.page(
+        {
+            "machine": dict.fromkeys(about, "x"),
+            "floors": {"bandwidth": 4e12, "fp32": 5e13, "tf32": 4e14, "fp16": 8e14},
+            "graph 1683": {"timed": [{**timed, "onnx": 3.0, "cpu": 8.0}], "checked": []},
+            "graph 1000000": {"timed": [large], "checked": [], "no onnx": "too large for a file"},
+            "triton": {
+                "items": 1_682, "threads": 4, "cores": 16, "served": [{"model": "deep", **served}],
+                "golden": [{"model": "deep", "kind": "gpu", "rows": 58, "largest": 1.5e-5}],
+                "lacking": {"other": "its runtime has no CUDA half"},
+            },
+        }
+    )  # fmt: skip
+    assert "| 1,683 | 64 | 32 | 10.00 | 4.00 | 8,000 | 2.5% | 3.00 | 8.00 | 2.0 |" in page
+    assert "| 1,000,000 | 64 | 32 | 10.00 | 4.00 | 8,000 | 2.5% | – | – | – |" in page
+    assert "ONNX at 1,000,000 items was not measured: too large for a file." in page
+    assert "| deep | KIND_GPU | 32 | 2,000 | 16.0 | 23.0 |" in page
+    assert "deep KIND_GPU 58 rows, scores within 1.5e-05" in page
+    assert "other by KIND_GPU was not measured: its runtime has no CUDA half." in page
