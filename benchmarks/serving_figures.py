@@ -64,21 +64,20 @@ def keep(docs: Path, **parts: Any) -> None:
     path = docs / FILE
     before = json.loads(path.read_text()) if path.exists() else {}
     if "rates" in before and "about" in parts:
-        parts["elsewhere"] = elsewhere(before, parts["about"]["cpu"])
+        parts["earlier"] = earlier(before)
     path.write_text(json.dumps({**before, **parts}, indent=1) + "\n")
 
 
-MACHINES = 3  # of which the page tells beside the newest one
+RUNS = 3  # of which the page tells beside the newest one
 
 
-def elsewhere(before: Found, cpu: str) -> list[Found]:
-    """What `before` found, and what it knew of other processors, each once; none of `cpu`, which
-    is measured now. Machines differ by more than a change of the code."""
+def earlier(before: Found) -> list[Found]:
+    """What `before` found, and what it knew of runs before it. Machines, and hours of one machine,
+    differ by more than a change of the code."""
     about = before["about"]
     newest = {"cpu": about["cpu"], "cores": about["cores"], "date": about["date"],
               "aims": {what: value[0] for what, _, value, _ in aims(before)}}  # fmt: skip
-    known = (newest, *before.get("elsewhere", ()))
-    return [one for one in known if one["cpu"] != cpu][:MACHINES]
+    return [newest, *before.get("earlier", ())][:RUNS]
 
 
 # --- figures of rounds

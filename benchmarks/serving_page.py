@@ -33,7 +33,7 @@ def write(docs: Path) -> None:
         parts = [
             _head(found),
             _compared(found),
-            _elsewhere(found),
+            _earlier(found),
             *_plots(found, docs),
             _by_connections(found),
             _lengths(found),
@@ -96,18 +96,18 @@ def _compared(found: Found) -> str:
     return f"## The aims\n\n{told}\n\n" + table(head, rows)
 
 
-def _elsewhere(found: Found) -> str:
-    """The same ratios on machines that measured before; nothing where there was none."""
-    others = found.get("elsewhere", ())
+def _earlier(found: Found) -> str:
+    """The same ratios in the runs before this one, newest first; nothing where there was none."""
+    others = found.get("earlier", ())
     if not others:
         return ""
-    told = "What other machines found, each at its time and with the code of then."
+    told = "What the runs before found, newest first, each at its hour and with the code of then."
     head = ("ours", *(f"{one['cpu']}, {one['cores']} cores, {one['date']}" for one in others))
     rows = [
         (what, *(f"{one['aims'][what]:.2f}" if what in one["aims"] else "–" for one in others))
         for what, *_ in aims(found)
     ]
-    return f"### On other machines\n\n{told}\n\n" + table(head, rows)
+    return f"### In earlier runs\n\n{told}\n\n" + table(head, rows)
 
 
 def _wrong(found: Found) -> list[str]:
