@@ -11,7 +11,7 @@ PORT ?= 3000
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install up test pytest test-faults packages promtool kubectl checkov lint style types constraints configs clean
+.PHONY: install up test pytest test-faults packages promtool kubectl checkov onnxruntime lint style types constraints configs clean
 .PHONY: bench bench-quick bench-settings bench-stores bench-soak bench-overload bench-peers
 .PHONY: bench-generator bench-graph bench-triton bench-diversity bench-overhead bench-autoscaling bench-gpu
 .DEFAULT_GOAL := install

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import onnx
 import pytest
-from every_family import EVERY, Every
+from every_family import EVERY, MINE, Every
 from onnx import TensorProto, helper
+
+from recommender.release import Release
 
 ROOT = Path(__file__).parent.parent
 CONTAINERS = ROOT / "build" / "onnxruntime"  # as `make test` installs it, of tests/onnxruntime.txt
@@ -68,6 +70,10 @@ def clipping(path: Path, dtype: int = TensorProto.INT64, high: float = 2**31) ->
     return path
 
 
+def onnx_files(release: Release) -> list[str]:
+    return [file for file in release.files if file.endswith(".onnx")]
+
+
 def broken(path: Path) -> list[str]:
     """Operations of the model that this runtime computes wrongly."""
     model = onnx.shape_inference.infer_shapes(onnx.load_model(path))
@@ -94,17 +100,14 @@ def test_a_release_answers_there_as_at_its_export(every: Every, family: str) -> 
     said = json.loads(by_the_containers(JUDGE, every.repository, release.version))
     wanted = (CONTAINERS / f"onnxruntime-{said['version']}.dist-info").exists()
     assert wanted, f"answered by onnxruntime {said['version']}"
-    exported = {Path(file).parts[0] for file in release.files if file.endswith(".onnx")}
-    assert set(said["rows"]) == exported
+    assert set(said["rows"]) == {Path(file).parts[0] for file in onnx_files(release)}
     assert min(said["rows"].values()) > 20
 
 
-@pytest.mark.parametrize("family", [family for family in EVERY if family != "my-model"])
+@pytest.mark.parametrize("family", [family for family in EVERY if family != MINE])
 def test_no_graph_of_ours_has_operations_that_go_wrong(every: Every, family: str) -> None:
-    release = every.release(family)
-    for file in release.files:
-        if file.endswith(".onnx"):
-            assert broken(every.repository / file) == []
+    for file in onnx_files(every.release(family)):
+        assert broken(every.repository / file) == []
 
 
 def test_such_an_operation_would_be_found(tmp_path: Path) -> None:

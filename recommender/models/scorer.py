@@ -54,7 +54,7 @@ def within(value: Tensor, low: int, high: int) -> Tensor:
     """Whole numbers below `low` become `low`, those above `high` become `high`.
 
     By comparing, not by clamp(): on x86 CPUs the Clip, Min, Max and ReduceMin of int64 are wrong in
-    ONNX Runtime 1.21 to 1.31, which NVIDIA's containers 25.05 to 26.09 have, wherever two numbers
+    ONNX Runtime 1.21 to 1.31, which NVIDIA's containers 25.03 to 26.08 have, wherever two numbers
     first differ in bit 31 (Eigen's SSE2 code; microsoft/onnxruntime, pull requests 25280, 32475).
     No graph here has them; numbers that become floats anyway are clamped as floats.
     """
