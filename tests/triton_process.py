@@ -116,6 +116,18 @@ def at_once(address, model, batches):
     return asyncio.run(run())
 
 
+def joined(address, model, batches):
+    """As `at_once`, again until rows of several calls were executed together.
+
+    A model that is quick and idle joins only what arrives while it executes: on cores that are
+    busy elsewhere the calls may trickle in one by one."""
+    for _ in range(20):
+        answers, executions = at_once(address, model, batches)
+        if executions < sum(not isinstance(answer, BaseException) for answer in answers):
+            return answers
+    raise AssertionError(f"{model} executed each of {len(batches)} calls alone, 20 times over")
+
+
 async def counted(control, model, inferences):
     """The statistics once that many are counted: an answer comes a moment before, part by part."""
     after = await control.statistics(model, 1)
