@@ -81,7 +81,16 @@ def main() -> None:
     """Run the command line; every error becomes one line on stderr and an exit code."""
     # A script's shell starts background jobs with SIGINT ignored; ours can be interrupted.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    _spare_busy_cores()
     sys.exit(run(sys.argv[1:]))
+
+
+def _spare_busy_cores() -> None:
+    """Before torch is loaded, whose threads (GNU OpenMP) spin for milliseconds while they wait for
+    each other: on cores that do something else, too, a training is then little but waiting
+    (docs/quality.md). They sleep after microseconds instead. What the user has set stays."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
 def run(arguments: list[str]) -> int:

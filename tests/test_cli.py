@@ -142,3 +142,22 @@ def test_every_failure_is_explained_with_a_remedy_and_exits_with_1(
     text, code = explain(error)
     assert line in text
     assert code == 1
+
+
+@pytest.mark.parametrize(("own", "spins"), [
+    ({}, "GOMP_SPINCOUNT = '5000'"),
+    ({"GOMP_SPINCOUNT": "7"}, "GOMP_SPINCOUNT = '7'"),
+    ({"OMP_WAIT_POLICY": "ACTIVE"}, "OMP_WAIT_POLICY = 'ACTIVE'"),
+], ids=["by itself", "as the user says", "by the user's policy"])  # fmt: skip
+def test_threads_of_a_training_do_not_spin_for_long(
+    own: dict[str, str], spins: str, tmp_path: Path
+) -> None:
+    """What the OpenMP that torch brings has taken from the environment, by itself."""
+    others = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    done = subprocess.run(
+        [*RECSERVE, "train", str(tmp_path / "none"), "--out", str(tmp_path / "run")],
+        capture_output=True, text=True, timeout=60, check=False,
+        env={**others, **own, "OMP_DISPLAY_ENV": "VERBOSE"},
+    )  # fmt: skip
+    assert done.returncode == 1 and "does not exist" in done.stderr
+    assert spins in done.stderr
