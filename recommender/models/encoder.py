@@ -6,8 +6,8 @@ positions; items carry their categories, users their features. Input and output
 share one item table (Press & Wolf, arXiv 1608.05859).
 
 The answer must depend neither on how far a history is padded nor on its batch
-neighbours: positions count from each other, padding is never attended to, and a
-padding position sees itself only, so an empty history has one meaning.
+neighbours: positions count from each other, and padding says nothing to events.
+Padding sees padding, all of it alike, so an empty history has one meaning.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from recommender.config import EncoderConfig
 from recommender.models.scorer import UserInputs, power_of_two
 
 _TIME_BUCKETS = 28  # powers of two of seconds, up to four years
-_MASKED = -1e9
+# exp(-60), 1e-26, adds nothing to a float32. Not -1e9: ONNX Runtime makes of its exp a denormal
+# number, and those took two thirds of the softmax's time (4% of a batch).
+_MASKED = -60.0
 
 
 class Encoder(nn.Module):
@@ -80,15 +82,15 @@ class Encoder(nn.Module):
         x_BLD = self.dropout(x_BLD + self._user(user.features_BU)[:, None, :])
 
         bias_BHLL = self._attention_bias(user.history_BL, user.time_BL)
+        x = x_BLD
         for layer in self.layers:
-            x_BLD = layer(x_BLD, bias_BHLL, last_only and layer is self.layers[-1])
-        y_BLD: Tensor = self.final(x_BLD)
-        return y_BLD[:, -1] if last_only else y_BLD
+            x = layer(x, bias_BHLL, last_only and layer is self.layers[-1])
+        y: Tensor = self.final(x)
+        return y
 
     def _attention_bias(self, history_BL: Tensor, time_BL: Tensor) -> Tensor:
         """[B, H, L, L] of query and key, shared by all layers: learned for their distance in steps
-        and in seconds; out of reach where the key is later, or padding. Padding sees padding, all
-        of it alike: a softmax over nothing would be NaN.
+        and in seconds; out of reach where the key is later, or padding.
 
         Sums, and a gathering for each head: an embedding and a choice by a mask take 2.5 times as
         long in ONNX Runtime, and four times in training.
@@ -107,8 +109,7 @@ class Encoder(nn.Module):
         position_L = torch.arange(length, device=self.by_distance.weight.device)
         steps_LL = position_L[:, None] - position_L[None, :]
         learned_HLL = self.by_distance(steps_LL.abs()).permute(2, 0, 1)
-        # Further out of reach than padding, for padding must not see what comes later either.
-        return torch.where(steps_LL >= 0, learned_HLL, 2 * _MASKED)
+        return torch.where(steps_LL >= 0, learned_HLL, _MASKED)
 
     def _user(self, features_BU: Tensor) -> Tensor:
         vectors = []
@@ -120,8 +121,8 @@ class Encoder(nn.Module):
 
 
 class Layer(nn.Module):
-    """Pre-norm attention and feed-forward. With `last`, the output is [B, 1, d]: only the
-    last position's query is computed, which halves a last layer's cost."""
+    """Pre-norm attention and feed-forward. With `last`, the output is [B, d]: that of the last
+    position alone, which is all that an answer needs."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -137,18 +138,36 @@ class Layer(nn.Module):
 
     def forward(self, x_BLD: Tensor, bias_BHLL: Tensor, last: bool) -> Tensor:
         normed_BLD = self.norm(x_BLD)
-        key_BHLD, value_BHLD = self._heads(self.key_value(normed_BLD), 2)
-        if last:  # Q = 1, else Q = L
-            x_BLD, normed_BLD = x_BLD[:, -1:], normed_BLD[:, -1:]
-            bias_BHLL = bias_BHLL[:, :, -1:]
-        (query_BHQD,) = self._heads(self.query(normed_BLD), 1)
+        if last:
+            x, mixed = x_BLD[:, -1], self._attend_last(normed_BLD, bias_BHLL[:, :, -1])
+        else:
+            x, mixed = x_BLD, self._attend(normed_BLD, bias_BHLL)
+        x = x + self.dropout(self.out(mixed))
+        y: Tensor = x + self.dropout(self.feed_forward(x))
+        return y
 
-        weight_BHQL = query_BHQD @ key_BHLD.transpose(2, 3) * query_BHQD.shape[-1] ** -0.5
-        weight_BHQL = (weight_BHQL + bias_BHLL).softmax(dim=-1)
-        mixed_BQD = (self.dropout(weight_BHQL) @ value_BHLD).transpose(1, 2).flatten(2)
-        x_BLD = x_BLD + self.dropout(self.out(mixed_BQD))
-        y_BLD: Tensor = x_BLD + self.dropout(self.feed_forward(x_BLD))
-        return y_BLD
+    def _attend(self, normed_BLD: Tensor, bias_BHLL: Tensor) -> Tensor:
+        (query_BHLC,) = self._heads(self.query(normed_BLD), 1)  # C = d / H
+        key_BHLC, value_BHLC = self._heads(self.key_value(normed_BLD), 2)
+        weight_BHLL = query_BHLC @ key_BHLC.transpose(2, 3) * query_BHLC.shape[-1] ** -0.5
+        weight_BHLL = self.dropout((weight_BHLL + bias_BHLL).softmax(dim=-1))
+        mixed_BLD: Tensor = (weight_BHLL @ value_BHLC).transpose(1, 2).flatten(2)
+        return mixed_BLD
+
+    def _attend_last(self, normed_BLD: Tensor, bias_BHL: Tensor) -> Tensor:
+        """[B, d]: the last position's, without the keys and values of all events. Where one query
+        asks, it is brought to where events are, and what it takes of them to where values are; what
+        all keys have in common says nothing to a softmax. For answers: no weight is dropped out."""
+        batch, _, d = normed_BLD.shape
+        key_HCD, value_HCD = self.key_value.weight.reshape(2, self.heads, -1, d)
+        query_HBC = self.query(normed_BLD[:, -1]).reshape(batch, self.heads, -1).transpose(0, 1)
+        query_BHD = (query_HBC @ key_HCD).transpose(0, 1)
+        weight_BHL = query_BHD @ normed_BLD.transpose(1, 2) * key_HCD.shape[1] ** -0.5
+        weight_BHL = (weight_BHL + bias_BHL).softmax(dim=-1)
+        taken_HBD = (weight_BHL @ normed_BLD).transpose(0, 1)
+        mixed_BHC = (taken_HBD @ value_HCD.transpose(1, 2)).transpose(0, 1)
+        mixed_BD: Tensor = mixed_BHC.flatten(1) + self.key_value.bias[d:]
+        return mixed_BD
 
     def _heads(self, x_BLD: Tensor, parts: int) -> tuple[Tensor, ...]:
         batch, length, _ = x_BLD.shape
