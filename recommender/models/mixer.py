@@ -75,13 +75,34 @@ class Mixer(nn.Module):
         return found
 
     def forward(self, user: UserInputs, tables: Tables, others: list[Tensor]) -> Tensor:
-        """[B, N]; `others` are the signals beside the heads, [B, N] each."""
-        signals_BSN = torch.stack([*self.said(user, tables), *others], dim=1)
-        weight_BS, asked_BH = self.asked(user)
-        linear_BN = (weight_BS[:, None, :] @ signals_BSN)[:, 0]
-        hidden_BHN = (self.first_of_signals @ signals_BSN + asked_BH[:, :, None]).relu()
+        """[B, N]; `others` are the signals beside the heads, [B, N] each.
+
+        The mixture of what `said` says, and `others`; but heads are brought to standard deviations
+        by the weights that they get, a few, instead of item by item (3 to 5% of a batch's time).
+        """
+        into_BRS, always_BR = self._into(user)
+        signals = [signal_BN[:, None] for signal_BN in others]
+        if self.heads:
+            raw_BKN = torch.stack([tables.say(*r) for r in self.readings(user)], dim=1)
+            signals = [raw_BKN, *signals]
+            mean_BK1, spread_BK1 = moments(raw_BKN)
+            into_BRK = into_BRS[:, :, : len(self.heads)] / spread_BK1.transpose(1, 2)
+            into_BRS = torch.cat([into_BRK, into_BRS[:, :, len(self.heads) :]], dim=2)
+            always_BR = always_BR - (into_BRK @ mean_BK1)[:, :, 0]
+        # What is always added comes as a weight of one more signal, which is 1 of every item.
+        signals_BSN = torch.cat([*signals, torch.ones_like(signals[0][:, :1])], dim=1)
+        into_BRS = torch.cat([into_BRS, always_BR[:, :, None]], dim=2)
+        linear_BN = (into_BRS[:, :1] @ signals_BSN)[:, 0]
+        hidden_BHN = (into_BRS[:, 1:] @ signals_BSN).relu()
         mixed_BN: Tensor = linear_BN + (self.second.weight @ hidden_BHN)[:, 0]
         return mixed_BN
+
+    def _into(self, user: UserInputs) -> tuple[Tensor, Tensor]:
+        """Weights [B, R, S] of the signals, and what is added to them, [B, R]; R: first the
+        weighted sum, then the H hidden units."""
+        weight_BS, asked_BH = self.asked(user)
+        first_BHS = self.first_of_signals.expand(weight_BS.shape[0], -1, -1)
+        return torch.cat([weight_BS[:, None], first_BHS], dim=1), F.pad(asked_BH, (1, 0))
 
     def asked(self, user: UserInputs) -> tuple[Tensor, Tensor]:
         """What the context says: a weight per signal [B, S], and to the hidden units [B, H]."""
@@ -97,8 +118,10 @@ class Mixer(nn.Module):
 
     def said(self, user: UserInputs, tables: Tables) -> list[Tensor]:
         """Each head's word about every item, in standard deviations over the catalogue."""
-        readings = (self.reading(which, user) for which in range(len(self.heads)))
-        return [standardised(tables.say(*reading))[0] for reading in readings]
+        return [standardised(tables.say(*reading))[0] for reading in self.readings(user)]
+
+    def readings(self, user: UserInputs) -> list[Reading]:
+        return [self.reading(which, user) for which in range(len(self.heads))]
 
     def reading(self, which: int, user: UserInputs) -> Reading:
         """What a head asks of its table, by the newest events of the history: all, or `reach`."""
@@ -152,8 +175,14 @@ def context(user: UserInputs) -> Tensor:
 
 def standardised(said_BN: Tensor) -> tuple[Tensor, Tensor]:
     """[B, N] in standard deviations over the catalogue, and [B, 1] one of them."""
-    centred_BN = said_BN - said_BN.mean(dim=1, keepdim=True)
+    mean_B1, spread_B1 = moments(said_BN)
+    return (said_BN - mean_B1) / spread_B1, spread_B1
+
+
+def moments(said_N: Tensor) -> tuple[Tensor, Tensor]:
+    """[..., 1] twice, of [..., N]: mean and standard deviation over the catalogue."""
+    mean_1 = said_N.mean(dim=-1, keepdim=True)
+    variance_1 = said_N.square().mean(dim=-1, keepdim=True) - mean_1.square()
     # Clamped, not added to: a head that says nothing stays at 0, with a finite gradient, and
     # ONNX Runtime does not take this for a normalisation layer, which it would fuse to NaN.
-    spread_B1 = centred_BN.square().mean(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
-    return centred_BN / spread_B1, spread_B1
+    return mean_1, variance_1.clamp(min=1e-12).sqrt()
