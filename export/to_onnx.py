@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from export.examples import example
+from export.narrow import narrow
 from recommender.contract import RECOMMENDER, Kind, Limits, Tensor, inputs, outputs
 from recommender.errors import ReleaseError
 from recommender.models.exported import Exported
@@ -54,6 +55,7 @@ def write_onnx(graph: nn.Module, limits: Limits, path: Path, kind: Kind = RECOMM
         )
     model = onnx.load_model(path)
     _strip(model)
+    narrow(model)
     _restore_unread(model, given)
     _check(model, limits, kind)
     onnx.save_model(model, path)
