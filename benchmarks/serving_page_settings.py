@@ -3,16 +3,19 @@ tried with, and what each setting of ours does beside the defaults."""
 
 from __future__ import annotations
 
-from serving_figures import Found, number, ratio, ratio_cells, spread_of, table
+import statistics
+
+from serving_figures import Found, Rounds, number, ratio, ratio_cells, spread_of, table
 from serving_ours import DEFAULTS
 from serving_paths import OURS
 
 TRIED = """
 ## What each was tried with
 
-`python benchmarks/serving_settings.py REPOSITORY`, {connections} connections, all settings of a
-path in turns. Above, each runs with the one that served most (of those within 3% of it, with the
-lowest p99); the ten minutes and the overload below say what ours ran under.
+`python benchmarks/serving_settings.py REPOSITORY`, all settings of a path in turns, medians.
+Above, each runs with the one that served most, of those within 3% of it with the lowest p99 (both
+beside the first one in rounds, geometric mean over the connections); the ten minutes and the
+overload below say what ours ran under.
 Ours: CALLS, of Triton under way at once; INSTANCES of the model; THREADS within an operator;
 DELAY_US, how long Triton waits for a batch to fill; BATCHING 0: Triton takes each call of the
 service as the batch that it is. Peers: WORKERS: processes; POOL 1: a thread
@@ -28,21 +31,31 @@ def told_of(settings: Found) -> str:
 
 
 def tried_of(tried: Found) -> str:
+    asked = _asked(tried)
     rows = [
-        (path, told_of(one["settings"]), number(one["rate"]), number(one["p99_ms"]))
+        (path, told_of(one["settings"]),
+         *(_median(one["at"][count], figure) for figure in ("rate", "p99_ms") for count in asked))
         for path, all_of_it in tried.items()
         for one in all_of_it
-    ]
-    asked = sorted({one["connections"] for all_of_it in tried.values() for one in all_of_it})
-    told = TRIED.strip().format(connections=" or ".join(map(str, asked)))
-    return f"{told}\n\n{table(('path', 'settings', 'requests/s', 'p99, ms'), rows)}"
+    ]  # fmt: skip
+    figures = [f"{told} at {count}" for told in ("requests/s", "p99, ms") for count in asked]
+    return f"{TRIED.strip()}\n\n{table(('path', 'settings', *figures), rows)}"
+
+
+def _asked(tried: Found) -> list[str]:
+    """Connections, as the file names them."""
+    return list(next(one["at"] for all_of_it in tried.values() for one in all_of_it))
+
+
+def _median(rounds: Rounds, figure: str) -> str:
+    return number(statistics.median(one[figure] for one in rounds))
 
 
 OWN = """
 ## Settings of ours, beside the defaults
 
 One setting or two changed, and the rest as in the defaults ({defaults}): ratios within rounds of
-the same run as above, their median and spread; below 1 is less. How to set them:
+the same run as above, by connections, their median and spread; below 1 is less. How to set them:
 [triton.md](triton.md); how to look for them on a machine of your own:
 [load-testing.md](load-testing.md).
 """
@@ -55,7 +68,8 @@ def own_of(tried: Found, spinning: Found | None) -> str:
     base = next((one for one in ours if {**DEFAULTS, **one["settings"]} == DEFAULTS), None)
     if base is not None:
         rows = [_beside(one, base) for one in ours if one is not base]
-        head = ("changed", "requests/s", "spread", "p99", "spread")
+        asked = [f"{told}, {n}" for n in _asked(tried) for told in ("requests/s", "p99")]
+        head = ("changed", *(cell for told in asked for cell in (told, "spread")))
         parts.append(f"{OWN.strip().format(defaults=told_of(DEFAULTS))}\n\n{table(head, rows)}")
     if spinning is not None:
         parts.append(spinning_of(spinning))
@@ -64,12 +78,12 @@ def own_of(tried: Found, spinning: Found | None) -> str:
 
 def _beside(one: Found, base: Found) -> tuple[str, ...]:
     changed = {k: v for k, v in one["settings"].items() if v != DEFAULTS[k]}
-    sides = (one["rounds"], base["rounds"])
-    return (
-        told_of(changed),
-        *ratio_cells(ratio(*sides, "rate")),
-        *ratio_cells(ratio(*sides, "p99_ms")),
-    )
+    bars = [
+        ratio(rounds, base["at"][count], figure)
+        for count, rounds in one["at"].items()
+        for figure in ("rate", "p99_ms")
+    ]
+    return (told_of(changed), *(cell for bar in bars for cell in ratio_cells(bar)))
 
 
 SPINNING = """

@@ -215,6 +215,7 @@ def _environment(home: Path, settings: Settings) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(PEERS))),
         "BENTOML_HOME": str(home / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",
+        "GOMP_SPINCOUNT": "5000",  # as `recserve` has it: torch's threads spin for milliseconds
         **{f"PEER_{name}": value for name, value in settings.items()},
     }
 

@@ -194,10 +194,7 @@ def tried(**rates: tuple[float, float]) -> list[dict[str, Any]]:
     return [
         {
             "settings": {"CALLS": name[1], "INSTANCES": name[2]},
-            "rate": rate,
-            "p99_ms": p99,
-            "connections": 48,
-            "rounds": rounds(rate, p99 / 3),
+            "at": {count: rounds(rate, p99 / 3) for count in ("32", "64")},
         }
         for name, (rate, p99) in rates.items()
     ]
@@ -209,8 +206,8 @@ def test_each_starts_with_the_settings_that_served_most(tmp_path: Path, load: Im
     assert best(ours, file).settings == {
         "CALLS": "2", "INSTANCES": "1", "THREADS": "1", "DELAY_US": "0", "BATCHING": "1",
     }  # fmt: skip
-    file.write_text(json.dumps({paths.ONNX: [{"settings": {"WORKERS": "7"}, "rate": 1,
-                                              "p99_ms": 1}]}))  # fmt: skip
+    alone = {"settings": {"WORKERS": "7"}, "at": {"32": rounds(1, 1)}}
+    file.write_text(json.dumps({paths.ONNX: [alone]}))
     assert best(ours, file).settings == ours.settings
     assert best(paths.PATHS[paths.ONNX], file).settings["WORKERS"] == "7"
     file.write_text(json.dumps({paths.OURS: tried(c21=(900, 20), c32=(1000, 40), c22=(975, 30))}))
@@ -259,9 +256,10 @@ def test_the_page_shows_what_each_setting_of_ours_does(tmp_path: Path, load: Imp
     (tmp_path / "benchmarks.json").write_text(json.dumps({"spinning": spinning}))
     page.write(tmp_path)
     told = (tmp_path / "benchmarks.md").read_text()
-    assert "serving_settings.py REPOSITORY`, 48 connections, all settings" in told
-    assert "| recserve | CALLS 3, INSTANCES 2 | 1,250 | 30 |" in told
-    assert "| CALLS 3, INSTANCES 2 | 1.25 | 1.25 to 1.25 | 0.75 | 0.75 to 0.75 |" in told
+    assert "serving_settings.py REPOSITORY`, all settings of a path" in told
+    assert "| recserve | CALLS 3, INSTANCES 2 | 1,250 | 1,250 | 30 | 30 |" in told
+    sides = "| 1.25 | 1.25 to 1.25 | 0.75 | 0.75 to 0.75 " * 2
+    assert f"| CALLS 3, INSTANCES 2 {sides}|" in told
     assert "| 2 | spinning | 2 (1 to 3) | 8 (7 to 9) |" in told
 
 
