@@ -313,6 +313,15 @@ def test_no_mark_lies_outside_its_chart(values: tuple[float, float]) -> None:
                     assert 0 <= float(node.attrib[name]) <= most
 
 
+def test_labels_beside_their_marks_are_told_apart() -> None:
+    rows = ["minus popularity of 0.5 days", "minus popularity of 90 days", "ease", "e" * 60]
+    points = [Point(mean=1.0, low=0.5, high=1.5)] * len(rows)
+    chart = intervals("t", rows, [Series(name="", points=points)], difference=True)
+    shown = [node.text for node in chart.iter() if node.get("class") == "label"]
+    assert shown[:3] == rows[:3]
+    assert shown[3] is not None and shown[3].endswith("e…")
+
+
 def test_the_command_names_the_page(
     data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

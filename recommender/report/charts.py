@@ -16,7 +16,7 @@ from recommender.report.markup import Node, e
 WIDTH, SIDE, VALUE = 360, 6, 48  # units: of a chart, of its margins, of the values at the right
 TOP, BOTTOM, LEFT, HEIGHT = 12, 34, 38, 230  # of a line chart
 LABEL, LINE, GAP = 15, 13, 9  # heights in an interval chart: a row's label, a series, between rows
-BESIDE, LETTERS = 112, 18  # room for a label beside its mark, and what fits into it
+LETTER, LETTERS = 6.2, 28  # of a label beside its mark: width of one, how many at most
 COLOURS = 8  # of page.css
 
 _Scale = Callable[[float], float]  # a value -> its place
@@ -146,7 +146,7 @@ def intervals(
     least = 0.0 if even is None else even
     low = min(least, min(p.low for p in known))
     axis = _Axis.of(low, max(low if even is None else even, max(p.high for p in known)), 4)
-    left = BESIDE if beside else SIDE + 6
+    left = SIDE + (LETTER * min(LETTERS, max(map(len, rows))) if beside else 6)
 
     def x(value: float) -> float:
         return left + axis.share(value) * (WIDTH - VALUE - 6 - left)
