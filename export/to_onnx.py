@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from export.examples import example
-from export.narrow import narrow
+from export.scatters import narrow, spare_copies
 from recommender.contract import RECOMMENDER, Kind, Limits, Tensor, inputs, outputs
 from recommender.errors import ReleaseError
 from recommender.models.exported import Exported
@@ -55,6 +55,8 @@ def write_onnx(graph: nn.Module, limits: Limits, path: Path, kind: Kind = RECOMM
         )
     model = onnx.load_model(path)
     _strip(model)
+    if not is_program:
+        spare_copies(model)
     narrow(model)
     _restore_unread(model, given)
     _check(model, limits, kind)

@@ -129,7 +129,7 @@ def _of_one_table(scorer: OneTable, user: UserInputs, candidates_BC: Tensor) -> 
 
 def _of_deep(scorer: Deep, user: UserInputs, candidates_BC: Tensor) -> Parts:
     mixer = scorer.mixer
-    readings = [mixer.reading(which, user) for which in range(len(mixer.heads))]
+    readings = mixer.readings(user)
     said = [standardised(scorer.tables.say(*reading)) for reading in readings]
     query_BD = scorer.query(user) if scorer.encoder is not None else None
     others = scorer.others(user, query_BD)

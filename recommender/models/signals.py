@@ -163,7 +163,7 @@ class Tables(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """[B, L, M] twice: the items that each event speaks of, and what it says of them."""
         item_NM, weight_NM = getattr(self, f"{source}_item"), getattr(self, f"{source}_weight")
-        if width is not None:
+        if width is not None and width < item_NM.shape[1]:
             item_NM, weight_NM = item_NM[:, :width], weight_NM[:, :width]
         said_BLM = F.embedding(history_BL, weight_NM) * strength_BL[:, :, None]
         return F.embedding(history_BL, item_NM), said_BLM
