@@ -146,16 +146,8 @@ class Joiner:
 
     async def _call(self, key: Key, rows: list[_Row]) -> None:
         """One call; the answers, or the failure, go to the rows."""
-        model, version, _ = key
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        left = max(row.until for row in rows) - began
         try:
-            inputs = rows[0].inputs if len(rows) == 1 else _concatenated(rows)
-            with self._span(model, version, rows) as headers:
-                outputs = await self._triton.infer(
-                    model, version, inputs, timeout_s=max(left, 0.001), headers=headers
-                )
+            outputs = await self._asked(key, rows)
         except Unavailable as error:
             _fail(rows, error)
         except RecserveError as error:
@@ -163,18 +155,40 @@ class Joiner:
             if len(rows) == 1:
                 _fail(rows, error)
             else:
-                for row in rows:
-                    await self._call(key, [row])
+                await self._one_by_one(key, rows)
         except Exception as error:  # a defect: those who wait must hear of it, not hang
             _fail(rows, error)
         else:
-            self.answered_at = loop.time()
-            if self._paced is not None:
-                waiting = bool(self._waiting)
-                self._paced.answered(len(rows), began, self.answered_at, waiting=waiting)
-            for i, row in enumerate(rows):
-                if not row.answer.done():
-                    row.answer.set_result({name: a[i : i + 1] for name, a in outputs.items()})
+            # The next call leaves first: to make something of these answers takes milliseconds.
+            task = asyncio.current_task()
+            assert task is not None
+            self._ended(task)
+            _answer(rows, outputs)
+
+    async def _one_by_one(self, key: Key, rows: list[_Row]) -> None:
+        for row in rows:
+            try:
+                outputs = await self._asked(key, [row])
+            except Exception as error:
+                _fail([row], error)
+            else:
+                _answer([row], outputs)
+
+    async def _asked(self, key: Key, rows: list[_Row]) -> dict[str, Array]:
+        model, version, _ = key
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        left = max(row.until for row in rows) - began
+        inputs = rows[0].inputs if len(rows) == 1 else _concatenated(rows)
+        with self._span(model, version, rows) as headers:
+            outputs = await self._triton.infer(
+                model, version, inputs, timeout_s=max(left, 0.001), headers=headers
+            )
+        self.answered_at = loop.time()
+        if self._paced is not None:
+            waiting = bool(self._waiting)
+            self._paced.answered(len(rows), began, self.answered_at, waiting=waiting)
+        return outputs
 
     def _span(self, model: str, version: int, rows: list[_Row]) -> AbstractContextManager[Headers]:
         if self._traced is None:
@@ -184,6 +198,12 @@ class Joiner:
 
 def _concatenated(rows: list[_Row]) -> dict[str, Array]:
     return {name: np.concatenate([row.inputs[name] for row in rows]) for name in rows[0].inputs}
+
+
+def _answer(rows: list[_Row], outputs: Mapping[str, Array]) -> None:
+    for i, row in enumerate(rows):
+        if not row.answer.done():
+            row.answer.set_result({name: a[i : i + 1] for name, a in outputs.items()})
 
 
 def _fail(rows: list[_Row], error: Exception) -> None:

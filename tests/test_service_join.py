@@ -114,6 +114,22 @@ def test_only_histories_of_one_length_join() -> None:
     assert run(scenario) == ([4, 4, 4, 16, 4, 16], [1, 1, 2, 2])
 
 
+def test_the_next_call_leaves_before_answers_are_looked_at() -> None:
+    """The one is milliseconds of everybody's, the other of those who were answered."""
+
+    async def scenario(joiner, transport):
+        seen = []
+
+        async def look(value: int) -> None:
+            await joiner.infer("m", 1, row(value), timeout_s=5)
+            seen.append(len(transport.batches))
+
+        await opened(joiner, transport, *(asyncio.create_task(look(i)) for i in range(7)))
+        return seen
+
+    assert run(scenario) == [3] * 7
+
+
 def test_a_row_that_is_refused_fails_alone() -> None:
     async def scenario(joiner, transport):
         return await opened(joiner, transport, *(ask(joiner, i) for i in (1, 2, 3, -4, 5)))
