@@ -24,6 +24,9 @@ from serving.processes import free_ports
 
 PEERS = Path(__file__).resolve().parent / "peers"
 ROOT = PEERS.parent.parent
+# What `recserve` tells its own processes: torch's threads do not spin for milliseconds, and glibc
+# allocates on large pages.
+AS_OURS = {"GOMP_SPINCOUNT": "5000", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 START_S = 300.0  # all settings of a path start at once
 OURS = "recserve"
 TORCH, ONNX, BENTOML, LITSERVE = "FastAPI + torch", "FastAPI + ORT", "BentoML", "LitServe"
@@ -189,7 +192,7 @@ def _launched(path: Way, repository: Path, folder: Path) -> Iterator[Server]:
     ours = path.name == OURS
     served = serving_ours.copy_of(repository, path.settings, home) if ours else repository.resolve()
     settings = {**path.settings, "REPOSITORY": str(served)}
-    own = serving_ours.variables(path.settings) if ours else {}
+    own = serving_ours.variables(path.settings) if ours else AS_OURS
     log = home / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -215,7 +218,6 @@ def _environment(home: Path, settings: Settings) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(PEERS))),
         "BENTOML_HOME": str(home / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",
-        "GOMP_SPINCOUNT": "5000",  # as `recserve` has it: torch's threads spin for milliseconds
         **{f"PEER_{name}": value for name, value in settings.items()},
     }
 

@@ -36,13 +36,15 @@ def wheel() -> Path:
 
 
 def environment() -> dict[str, str]:
-    """Libraries for the server and its stubs, packages for the backends' model.py."""
+    """Libraries for the server and its stubs, packages for the backends' model.py; and large pages
+    for what they allocate (docs/triton.md), unless glibc has been told something else."""
     libpython = doctor.libpython()
     libraries = [wheel().parents[1] / "nvidia_pytriton.libs"]
     libraries += [libpython.parent] if libpython else []
     packages = dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))
     inherited = os.environ.get("LD_LIBRARY_PATH", "")
     return {
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
         **os.environ,
         "LD_LIBRARY_PATH": os.pathsep.join(filter(None, (*map(str, libraries), inherited))),
         "PYTHONPATH": os.pathsep.join(packages),

@@ -144,3 +144,23 @@ def test_a_server_that_dies_is_reported_with_its_last_error(tmp_path):
     with pytest.raises(MachineError, match="no-such-repository"):
         load(one)
     tritonserver.stop(one.process)
+
+
+LOADER = Path("/lib64/ld-linux-x86-64.so.2")  # glibc's, which prints what it has been told
+
+
+@pytest.mark.skipif(not LOADER.exists(), reason="no glibc on x86-64")
+@pytest.mark.parametrize(("own", "pages"), [
+    (None, "hugetlb: 0x1"),
+    ("glibc.malloc.hugetlb=2", "hugetlb: 0x2"),
+    ("glibc.malloc.arena_max=3", "hugetlb: 0x0"),
+], ids=["by itself", "as the user says", "the user says something else"])  # fmt: skip
+def test_models_allocate_on_large_pages(own, pages, monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if own is not None:
+        monkeypatch.setenv("GLIBC_TUNABLES", own)
+    told = subprocess.run(
+        [LOADER, "--list-tunables"], env=wheel.environment(), capture_output=True, text=True,
+        check=True, timeout=20,
+    ).stdout  # fmt: skip
+    assert pages in told
