@@ -20,13 +20,13 @@ import httpx
 import psutil
 import serving_ours
 
+from serving.cli import SHORT_SPINS
 from serving.processes import free_ports
+from serving.wheel import LARGE_PAGES
 
 PEERS = Path(__file__).resolve().parent / "peers"
 ROOT = PEERS.parent.parent
-# What `recserve` tells its own processes: torch's threads do not spin for milliseconds, and glibc
-# allocates on large pages.
-AS_OURS = {"GOMP_SPINCOUNT": "5000", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+AS_OURS = dict([SHORT_SPINS]) | LARGE_PAGES  # what `recserve` tells its own processes
 START_S = 300.0  # all settings of a path start at once
 OURS = "recserve"
 TORCH, ONNX, BENTOML, LITSERVE = "FastAPI + torch", "FastAPI + ORT", "BentoML", "LitServe"

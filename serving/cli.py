@@ -25,6 +25,8 @@ from serving.commands import tune as tuning
 from serving.commands import tune_serving as tuning_serving
 from serving.commands import variants as beside
 
+SHORT_SPINS = ("GOMP_SPINCOUNT", "5000")
+
 app = typer.Typer(
     name="recserve",
     help="From a data folder to recommendations served by Triton and BentoML.",
@@ -90,7 +92,7 @@ def _spare_busy_cores() -> None:
     each other: on cores that do something else, too, a training is then little but waiting
     (docs/quality.md). They sleep after microseconds instead. What the user has set stays."""
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+        os.environ.setdefault(*SHORT_SPINS)
 
 
 def run(arguments: list[str]) -> int:

@@ -20,6 +20,7 @@ from recommender.errors import MachineError
 from serving import doctor
 
 BACKENDS = Path(__file__).parent / "backends"
+LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # docs/triton.md
 # Where a runtime keeps its CUDA half, below site-packages: without it KIND_AUTO means the CPU.
 CUDA_LIBRARIES = {
     "onnxruntime": "onnxruntime/capi/libonnxruntime_providers_cuda.so",
@@ -37,14 +38,14 @@ def wheel() -> Path:
 
 def environment() -> dict[str, str]:
     """Libraries for the server and its stubs, packages for the backends' model.py; and large pages
-    for what they allocate (docs/triton.md), unless glibc has been told something else."""
+    for what they allocate, unless glibc has been told something else."""
     libpython = doctor.libpython()
     libraries = [wheel().parents[1] / "nvidia_pytriton.libs"]
     libraries += [libpython.parent] if libpython else []
     packages = dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))
     inherited = os.environ.get("LD_LIBRARY_PATH", "")
     return {
-        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+        **LARGE_PAGES,
         **os.environ,
         "LD_LIBRARY_PATH": os.pathsep.join(filter(None, (*map(str, libraries), inherited))),
         "PYTHONPATH": os.pathsep.join(packages),
