@@ -16,6 +16,7 @@ import numpy as np
 
 from bento.store import Past, Person
 from bento.store.kept import Kept
+from bento.store.recent import MOST_EVENTS
 from recommender.contract import Array
 from recommender.release import Release
 from recommender.users import EMPTY, History
@@ -56,7 +57,7 @@ class People:
     """`known` of one release, put together once for as long as the store hands out the same
     `Person`, as it does while nobody writes of the user (`bento/store/recent.py`)."""
 
-    def __init__(self, release: Release, most_events: int = 200_000) -> None:
+    def __init__(self, release: Release, most_events: int = MOST_EVENTS) -> None:
         self._release = release
         self._kept: Kept[tuple[Person | None, Known]] = Kept(most_events)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bento.store.base import Past, Person
-from bento.store.recent import Recent
+from bento.store.recent import PERSON, Recent
 
 USERS = ("ann", "bob", "cid")
 
@@ -30,13 +30,13 @@ def test_a_person_is_found_until_something_is_written_of_it() -> None:
 
 
 def test_no_more_events_are_held_than_agreed_and_the_longest_unasked_goes_first() -> None:
-    recent = Recent(most_events=10)
+    recent = Recent(most_events=2 * (PERSON + 4))
     for user in ("ann", "bob"):
         recent.keep(user, 9, person(4), recent.reads(user))
     assert recent.find("ann", 9)
     recent.keep("cid", 9, person(4), recent.reads("cid"))
     assert [recent.find(user, 9) is not None for user in USERS] == [True, False, True]
-    recent.keep("dan", 9, person(11), recent.reads("dan"))
+    recent.keep("dan", 9, person(20), recent.reads("dan"))
     assert [recent.find(user, 9) for user in (*USERS, "dan")] == [None] * 4
 
 
@@ -54,7 +54,7 @@ class Interleaved(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.recent = Recent(most_events=6)
+        self.recent = Recent(most_events=2 * PERSON + 4)
         self.stored = dict.fromkeys(USERS, 0)
         self.readings: list[tuple[str, object, int]] = []
         self.writes: list[str] = []

@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from bento.store.base import Person
 from bento.store.kept import Kept
 
-MOST_EVENTS = 50_000  # of all persons together; one without events counts as one
+MOST_EVENTS = 200_000  # of all persons together: 32 MB
+PERSON = 4  # events that take as much memory as a person without any
 
 
 class Recent:
@@ -41,7 +42,7 @@ class Recent:
     def keep(self, user_id: str, limit: int, person: Person, ticket: object) -> None:
         """What was read under `ticket`, unless it may be older than a write."""
         if self._reading.get(user_id) is ticket:
-            self._persons.keep(user_id, (limit, person), max(1, len(person.past.items)))
+            self._persons.keep(user_id, (limit, person), PERSON + len(person.past.items))
 
     def read(self, user_id: str, ticket: object) -> None:
         """The reading is over, with or without a person."""
