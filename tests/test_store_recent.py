@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
+import msgspec
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -38,6 +42,23 @@ def test_no_more_events_are_held_than_agreed_and_the_longest_unasked_goes_first(
     assert [recent.find(user, 9) is not None for user in USERS] == [True, False, True]
     recent.keep("dan", 9, person(20), recent.reads("dan"))
     assert [recent.find(user, 9) for user in (*USERS, "dan")] == [None] * 4
+
+
+@pytest.mark.parametrize(("users", "events"), [(100_000, 0), (4_000, 90)])
+def test_all_that_is_held_takes_the_memory_that_the_docs_state(users: int, events: int) -> None:
+    read = Past([f"item {i}" for i in range(events)], ["view"] * events, [2**30] * events)
+    as_json, decoder = msgspec.json.encode(read), msgspec.json.Decoder(Past)  # as from SQLite
+    recent = Recent()
+    tracemalloc.start()
+    try:
+        for user in map(str, range(users)):
+            ticket, found = recent.reads(user), Person(past=decoder.decode(as_json), forgotten=None)
+            recent.keep(user, 1000, found, ticket)
+            recent.read(user, ticket)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 25e6 < held < 35e6  # 32 MB (docs/events.md)
 
 
 def test_nobody_is_found_after_the_file_was_away() -> None:
