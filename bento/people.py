@@ -11,6 +11,7 @@ collected, trained on and are still in the store stand in both, and count once.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from weakref import ReferenceType, ref
 
 import numpy as np
 
@@ -55,20 +56,21 @@ def known(release: Release, user_id: str | None, person: Person | None) -> Known
 
 class People:
     """`known` of one release, put together once for as long as the store hands out the same
-    `Person`, as it does while nobody writes of the user (`bento/store/recent.py`)."""
+    `Person`, as it does while nobody writes of the user (`bento/store/recent.py`). Keeps no
+    `Person` alive: Redis, which hands out a new one each time, would fill this with them."""
 
     def __init__(self, release: Release, most_events: int = MOST_EVENTS) -> None:
         self._release = release
-        self._kept: Kept[tuple[Person | None, Known]] = Kept(most_events)
+        self._kept: Kept[tuple[ReferenceType[Person], Known]] = Kept(most_events)
 
     def known(self, user_id: str | None, person: Person | None) -> Known:
-        if user_id is None:
-            return NOBODY
-        if (kept := self._kept.find(user_id)) is not None and kept[0] is person:
+        if user_id is None or person is None:
+            return known(self._release, user_id, person)
+        if (kept := self._kept.find(user_id)) is not None and kept[0]() is person:
             return kept[1]
         found = known(self._release, user_id, person)
         # In events; one who has none takes room, too.
-        self._kept.keep(user_id, (person, found), 8 + len(found.history))
+        self._kept.keep(user_id, (ref(person), found), 8 + len(found.history))
         return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -118,6 +119,14 @@ def test_a_user_is_put_together_anew_when_the_store_says_something_new(release: 
     assert people.known("reader", before).history.items.tolist()[-1] == 50
     assert people.known("stranger", before).history.items.tolist() == [50]
     assert people.known(None, None).history.items.tolist() == []
+
+
+def test_a_person_whom_the_store_has_let_go_is_kept_by_nobody(release: Release) -> None:
+    people, one = People(release), person(event("i50", NOW))
+    people.known("reader", one)
+    gone = ref(one)
+    del one
+    assert gone() is None
 
 
 def test_of_too_many_users_those_not_asked_for_lately_are_put_together_again(

@@ -91,7 +91,7 @@ class Past(NamedTuple):
         return Past(self.items[at:], self.events[at:], self.times[at:])
 
 
-class Person(msgspec.Struct, frozen=True, kw_only=True):
+class Person(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     """What the store knows of one user."""
 
     past: Past  # the newest acts
