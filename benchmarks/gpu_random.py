@@ -19,7 +19,7 @@ from recommender.models.deep import Deep, heads_of, other_names
 from recommender.models.encoder import Encoder
 from recommender.models.graph import Graph
 from recommender.models.mixer import Mixer
-from recommender.models.signals import Tables, neighbours_of
+from recommender.models.signals import Tables, neighbours_of, rest_rank_of
 from recommender.models.trends import bins_of
 
 NOW = 1_700_000_000  # of every request
@@ -67,7 +67,8 @@ def random_graph(items: int, config: Config) -> Graph:
 
 def _tables(rows: int, config: Config, heads: tuple[str, ...]) -> dict[str, Tensor]:
     signals = config.signals
-    width = min(neighbours_of(signals, rows), rows - 1)
+    rank = rest_rank_of(signals, rows)
+    width = min(signals.rest_neighbours if rank else neighbours_of(signals, rows), rows - 1)
     half_lives = len(signals.half_life_days) + 1
     bins = 2 + bins_of(signals, rows)
     state = {
@@ -80,6 +81,9 @@ def _tables(rows: int, config: Config, heads: tuple[str, ...]) -> dict[str, Tens
     for source in dict.fromkeys(HEADS[head].source for head in heads):
         state[f"{source}_item"] = torch.randint(1, rows, (rows, width))
         state[f"{source}_weight"] = torch.rand(rows, width).sort(dim=1, descending=True).values
+        if rank:
+            state[f"{source}_left"] = torch.randn(rows, rank) / rank
+            state[f"{source}_right"] = torch.randn(rank, rows)
     for column, size in enumerate(USER_SIZES):
         state[f"affinity_{column}"] = torch.randn(size, rows)
     return state
@@ -110,7 +114,8 @@ def needed(graph: Graph, rows: int, length: int) -> tuple[float, float]:
 
     Bytes: item vectors, category words and what each signal says of every item once a batch (a
     user column once for each of its values that occurs, at most), and of the neighbour tables
-    the rows of the events that speak. Operations: the product of queries and items, and the mixer.
+    the rows of the events that speak, and of their rests the right side. Operations: the product
+    of queries and items, the rests, and the mixer.
     """
     deep = graph.scorer
     assert isinstance(deep, Deep)
@@ -118,11 +123,16 @@ def needed(graph: Graph, rows: int, length: int) -> tuple[float, float]:
     moved = sum(t.nbytes for t in (deep.table, deep.bias, tables.popularity, tables.first_seen))
     moved += graph.selection.category_words.nbytes + tables.trend[:, 0].nbytes
     moved += sum(min(rows, size) * items * 4 for size in USER_SIZES)
+    ranks = 0
     for which, head in enumerate(mixer.heads):
-        table = getattr(tables, f"{HEADS[head].source}_item")
-        width = min(table.shape[1], mixer.width) if HEADS[head].long else table.shape[1]
+        source = HEADS[head].source
         reach = length if HEADS[head].long else mixer.counting.get(which, mixer.reach)
-        moved += min(rows * min(length, reach), items) * width * 12
+        each = getattr(tables, f"{source}_item").shape[1] * 12
+        if (rest := tables.rest(source)) is not None:
+            each += rest[0].shape[1] * 4
+            ranks += rest[0].shape[1]
+            moved += rest[1].nbytes
+        moved += min(rows * min(length, reach), items) * each
     signals, hidden = len(mixer.weight), mixer.second.in_features
-    per_item = deep.table.shape[1] + signals + hidden * signals + hidden
+    per_item = deep.table.shape[1] + signals + hidden * signals + hidden + ranks
     return float(moved), 2.0 * rows * items * per_item

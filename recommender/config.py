@@ -36,7 +36,7 @@ class Head:
 
     source: str
     decay: float  # per step back, before training
-    long: bool = False  # reads the whole history, by the table's strongest columns only
+    long: bool = False  # reads the whole history
 
 
 # A table may be read twice: by what came last, and by the whole history.
@@ -58,7 +58,9 @@ DEVICES = ("auto", "cpu", "cuda")
 @dataclass(frozen=True, kw_only=True)
 class SignalConfig:
     use: tuple[str, ...] = SIGNALS  # names of SIGNALS; fewer cost less
-    neighbours: int = 128  # M, items kept per item of a table
+    neighbours: int = 128  # M, items kept per item of a table without a rest
+    rest_neighbours: int = 64  # M of a table with a rest: those of `deep`
+    rest_rank: int = 64  # R of the rest, what a table says of all others; 0: no rest
     shrink: float = 10.0  # added to a cosine's denominator: few co-occurrences count less
     ridge: float = 5.0  # of EASE, times the mean events of an item: sparse data is trusted sooner
     ease_items: int = 6000  # the most popular ones: its inverse is dense
@@ -72,7 +74,6 @@ class SignalConfig:
 class MixerConfig:
     hidden: int = 16
     reach: int = 48  # newest events that short heads read
-    width: int = 128  # columns of a table that long heads read
     epochs: int = 3
     batch: int = 64
     learning_rate: float = 0.01

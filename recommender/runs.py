@@ -45,7 +45,7 @@ from recommender.users import Users
 FILE, WEIGHTS = "run.json", "weights.pt"
 CONTENT, SPACE = "content.npz", "content.json"
 STARTED, CHECKPOINTS = "started.json", "checkpoint-*.pt"
-SCHEMA = 6  # of what lies in the folder and of what a graph computes from it
+SCHEMA = 7  # of what lies in the folder and of what a graph computes from it
 # What reading a truncated or foreign file raises: JSON, TOML, Parquet, zip, torch's own.
 _BROKEN = (ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError,
            pickle.UnpicklingError, pl.exceptions.PolarsError, zipfile.BadZipFile,

@@ -6,6 +6,8 @@ said against what is then fitted.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from recommender.config import HEADS
@@ -14,7 +16,7 @@ from recommender.fitting import cuts_of, queries_of
 from recommender.models.baselines import READERS
 from recommender.models.deep import heads_of
 from recommender.models.families import Blueprint
-from recommender.models.signals import neighbours_of
+from recommender.models.signals import neighbours_of, rest_rank_of
 from recommender.models.trends import bins_of
 from recommender.users import Users
 
@@ -43,12 +45,15 @@ def _of_mixing(blueprint: Blueprint) -> list[str]:
 
 def _of_tables(blueprint: Blueprint, users: Users) -> list[str]:
     config, family = blueprint.signals, blueprint.family
+    config = config if family == "deep" else replace(config, rest_rank=0)  # see fit_scorer
     heads = heads_of(config) if family == "deep" else filter(None, [READERS.get(family)])
     sources, found = {HEADS[head].source for head in heads} - {"repeat"}, []
     touched = len(np.unique(users.items[users.targets]))
     if sources & {"ease", "ease_recent"} and touched > config.ease_items:
         found.append(f"EASE of the {config.ease_items:,} most popular items only")
-    kept = neighbours_of(config, blueprint.items)
-    if sources and kept < config.neighbours:
+    kept, rest = neighbours_of(config, blueprint.items), rest_rank_of(config, blueprint.items)
+    if sources and config.rest_rank and not rest:
+        found.append(f"{kept} neighbours an item in each table, and no rest")
+    elif sources and kept < config.neighbours:
         found.append(f"{kept} neighbours an item in each table instead of {config.neighbours}")
     return found

@@ -132,6 +132,7 @@ def table_says(run: Run, user: UserInputs, head: str) -> Array:
                 w[f"tables.{head}_item"][item],
                 strength * w[f"tables.{head}_weight"][item],
             )
+            said[b] += strength * (w[f"tables.{head}_left"][item] @ w[f"tables.{head}_right"])
     return said
 
 

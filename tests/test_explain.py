@@ -117,12 +117,12 @@ def test_the_part_of_an_event_is_what_its_table_says_for_it_alone(less: Run) -> 
     user = less.graph.user(*(torch.from_numpy(asked[name]) for name in list(asked)[:5]))
     expected = np.zeros_like(share[0])
     for which, name in enumerate(scorer.mixer.heads):
-        source, history_BL, strength_BL, width = scorer.mixer.reading(which, user)
-        words = scorer.tables.say(source, history_BL, strength_BL, width)[0]
+        source, history_BL, strength_BL = scorer.mixer.readings(user)[which]
+        words = scorer.tables.say(source, history_BL, strength_BL)[0]
         for back in range(1, min(expected.shape[1], history_BL.shape[1]) + 1):
             alone_BL = torch.zeros_like(strength_BL)
             alone_BL[:, -back] = strength_BL[:, -back]
-            word = scorer.tables.say(*Reading(source, history_BL, alone_BL, width))[0]
+            word = scorer.tables.say(*Reading(source, history_BL, alone_BL))[0]
             z = ((word - word.mean()) / words.std(correction=0))[1:]
             slope = signal[0, :, names.index(name)] / value[0, :, names.index(name)]
             expected[:, -back] += slope * z.numpy()

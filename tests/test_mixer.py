@@ -59,9 +59,7 @@ def test_signals_interact_for_users_with_a_history(mixer: Mixer) -> None:
 
 
 def events_read(mixer: Mixer) -> Iterator[int]:
-    who = user(*range(1, 61))
-    readings = (mixer.reading(which, who) for which in range(len(mixer.heads)))
-    for reading in readings:
+    for reading in mixer.readings(user(*range(1, 61))):
         assert reading.strength_BL.shape == reading.history_BL.shape
         assert reading.history_BL[0, -1] == 60  # the newest
         yield reading.history_BL.shape[1]

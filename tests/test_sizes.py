@@ -41,6 +41,7 @@ def sized(dataset: Dataset, items: int, family: str = "deep", preset: str = "ful
 
 
 CUTS, DRAWN = "3 cuts in time instead of 9", "the encoder's loss over 2,048 drawn items"
+ALONE = "neighbours an item in each table, and no rest"
 
 
 @pytest.mark.parametrize(
@@ -52,11 +53,13 @@ CUTS, DRAWN = "3 cuts in time instead of 9", "the encoder's loss over 2,048 draw
         (4_000, [CUTS, "at most 9,997 next-item questions instead of 10,000", "trends at 666"]),
         (4_095, [CUTS, "at most 9,765", "trends at 651"]),
         (4_096, [CUTS, "at most 9,763", DRAWN, "trends at 650"]),
-        (11_717, [CUTS, "at most 3,413", DRAWN, "trends at 227"]),
-        (11_718, [CUTS, "at most 3,413", DRAWN, "trends at 227", "127 neighbours an item"]),
-        (29_410, [CUTS, "at most 1,360", DRAWN, "trends at 90", "51 neighbours an item"]),
-        (29_411, [CUTS, "at most 1,359", DRAWN, "trends at 90", "50 neighbours an item"]),
-        (90_000, [CUTS, "at most 444", DRAWN, "trends at 29", "50 neighbours an item"]),
+        (6_000, [CUTS, "at most 6,665", DRAWN, "trends at 444"]),
+        (6_001, [CUTS, "at most 6,664", DRAWN, "trends at 444", f"128 {ALONE}"]),
+        (11_717, [CUTS, "at most 3,413", DRAWN, "trends at 227", f"128 {ALONE}"]),
+        (11_718, [CUTS, "at most 3,413", DRAWN, "trends at 227", f"127 {ALONE}"]),
+        (29_410, [CUTS, "at most 1,360", DRAWN, "trends at 90", f"51 {ALONE}"]),
+        (29_411, [CUTS, "at most 1,359", DRAWN, "trends at 90", f"50 {ALONE}"]),
+        (90_000, [CUTS, "at most 444", DRAWN, "trends at 29", f"50 {ALONE}"]),
     ],
 )
 def test_the_sizes_of_the_documentation_are_those_at_which_defaults_change(
@@ -115,6 +118,7 @@ def test_what_is_said_is_what_is_fitted(little: Dataset, monkeypatch: pytest.Mon
     monkeypatch.setattr(fitting, "_MANY", items - 1)
     monkeypatch.setattr(fitting, "_CELLS", 100 * items)
     monkeypatch.setattr(signals, "_CELLS", 55 * items)
+    monkeypatch.setattr(signals, "_DENSE", items - 2)
     monkeypatch.setattr(trends, "_CELLS", 6 * items * 40)
     recipe = small("mixer.cuts=5", "signals.neighbours=58", "signals.ease_items=30")
     blueprint = blueprint_of("deep", little.users, little, recipe)
@@ -123,7 +127,7 @@ def test_what_is_said_is_what_is_fitted(little: Dataset, monkeypatch: pytest.Mon
         "at most 100 next-item questions instead of 300",
         "trends at 40 moments instead of 800",
         "EASE of the 30 most popular items only",
-        "55 neighbours an item in each table instead of 58",
+        "55 neighbours an item in each table, and no rest",
     ]
     asked: set[str] = set()
     seen: dict[str, int] = {}
@@ -136,6 +140,7 @@ def test_what_is_said_is_what_is_fitted(little: Dataset, monkeypatch: pytest.Mon
     assert {name for name in asked if name.startswith("cut ")} == {"cut 1", "cut 2", "cut 3"}
     tables = run.graph.scorer.tables
     assert tables.similar_item.shape[1] == tables.ease_item.shape[1] == 55
+    assert tables.rest("similar") is None
     assert len(np.unique(np.nonzero(tables.ease_weight.numpy())[0])) == 30
     assert tables.trend.shape[1] == pytest.approx(40, abs=2)
     views = fitting.moments_of(fitting.Encoders(blueprint, None, progress), little.users)[0]

@@ -23,12 +23,14 @@ from recommender.evaluate import judge, rank
 from recommender.metrics import paired_bootstrap
 from recommender.models.families import fit_scorer
 from recommender.models.itemtoitem import (
+    Block,
     Neighbours,
     fit_basket,
     fit_ease,
     fit_following,
     fit_similar,
     strengths,
+    strongest,
 )
 from recommender.protocols import split_of
 from recommender.train import blueprint_of
@@ -36,13 +38,17 @@ from recommender.users import Users
 
 ITEMS, GAP = 9, 100
 SIGNALS = SignalConfig(shrink=2.0, ridge=0.5)
-TABLES: dict[str, Callable[[Users], Neighbours]] = {
+ROWS: dict[str, Callable[[Users], Block]] = {
     "similar": lambda who: fit_similar(who, ITEMS, SIGNALS),
     "basket": lambda who: fit_basket(who, ITEMS, SIGNALS, GAP),
     "following": lambda who: fit_following(who, ITEMS, SIGNALS, GAP),
     "ease": lambda who: fit_ease(who, ITEMS, SIGNALS, recent=False),
     "ease_recent": lambda who: fit_ease(who, ITEMS, SIGNALS, recent=True),
 }
+
+
+def table(name: str, who: Users) -> Neighbours:
+    return strongest(ROWS[name](who), ITEMS, ITEMS)
 
 
 def acts(*weights: float) -> Users:
@@ -58,21 +64,21 @@ def acts(*weights: float) -> Users:
     return replace(found, weights=rng.choice(weights, len(found.items)).astype(np.float32))
 
 
-def dense(table: Neighbours) -> Array:
-    found: Array = table.sparse().toarray()
+def dense(who_says: Neighbours) -> Array:
+    found: Array = who_says.sparse().toarray()
     return found
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", ROWS)
 def test_acts_that_are_all_alike_give_the_tables_of_plain_acts(name: str) -> None:
-    plain, bought = (TABLES[name](acts(weight)) for weight in (1.0, 4.0))
+    plain, bought = (table(name, acts(weight)) for weight in (1.0, 4.0))
     np.testing.assert_array_equal(plain.item, bought.item)
     np.testing.assert_array_equal(plain.weight, bought.weight)
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", ROWS)
 def test_ratings_count_as_plain_acts_however_low(name: str) -> None:
-    plain, rated = TABLES[name](acts(1.0)), TABLES[name](acts(-1.5, 0.5, 1.5))
+    plain, rated = table(name, acts(1.0)), table(name, acts(-1.5, 0.5, 1.5))
     np.testing.assert_array_equal(plain.weight, rated.weight)
 
 
@@ -112,7 +118,7 @@ def without_diagonal(found: Array) -> Array:
 @pytest.mark.parametrize("name", ["similar", "basket", "following", "ease"])
 def test_tables_are_those_of_the_definition(name: str, weights: tuple[float, ...]) -> None:
     who = acts(*weights)
-    np.testing.assert_allclose(dense(TABLES[name](who)), by_hand(who, name), atol=2e-5)
+    np.testing.assert_allclose(dense(table(name, who)), by_hand(who, name), atol=2e-5)
 
 
 def test_an_act_of_weight_four_counts_as_four_in_sum_as_many_as_there_are() -> None:
@@ -129,15 +135,16 @@ def test_what_is_returned_says_nothing_and_what_else_is_bought_counts_as_before(
     returned = replace(who, weights=weights, negative=given_back)
     kept = returned.kept(returned.targets)
     for name in ("similar", "ease"):
-        found, wanted = TABLES[name](returned), TABLES[name](replace(kept, negative=None))
+        found, wanted = table(name, returned), table(name, replace(kept, negative=None))
         np.testing.assert_array_equal(found.weight, wanted.weight)
         assert len(np.unique(kept.weights)) == 2
 
 
 def test_without_shrinkage_an_item_that_nobody_touched_is_no_division_by_zero() -> None:
     who = acts(1.0, 4.0)
-    table = fit_similar(who, ITEMS + 3, replace(SIGNALS, shrink=0.0))
-    assert np.isfinite(table.weight).all() and not table.weight[ITEMS:].any()
+    items = ITEMS + 3
+    found = strongest(fit_similar(who, items, replace(SIGNALS, shrink=0.0)), items, ITEMS)
+    assert np.isfinite(found.weight).all() and not found.weight[ITEMS:].any()
 
 
 # --- a shop of random views, whose purchases stay in a cluster

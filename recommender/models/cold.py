@@ -56,9 +56,7 @@ def place_in_table(table: Neighbours, like: sp.csr_array) -> Neighbours:
         return table
     said = table.sparse()
     said = sp.csr_array(said + like @ said)
-    averaged = sp.csr_array(like.multiply(like)).sum(axis=1)  # 1 / number of items, if all equal
-    loud = np.divide(1.0, averaged**LOUD, out=np.zeros(len(averaged)), where=averaged > 0)
-    of_like = sp.csr_array((sp.diags_array(loud.astype(np.float32)) @ like).T)
+    of_like = _spoken_of(like)
     items, width = table.item.shape
     found = Neighbours(
         item=np.zeros((items, width), np.int64), weight=np.zeros((items, width), np.float32)
@@ -68,6 +66,23 @@ def place_in_table(table: Neighbours, like: sp.csr_array) -> Neighbours:
         part = said[start : start + step]
         _keep_strongest(sp.csr_array(part + part @ of_like), start, found)
     return found
+
+
+def place_in_matrix(matrix: Array, like: sp.csr_array) -> Array:
+    """The same of a dense matrix [N, N], of which nothing is left out."""
+    if not like.nnz:
+        return matrix
+    said = matrix + like @ matrix
+    placed: Array = (said + said @ _spoken_of(like)).astype(np.float32)
+    np.fill_diagonal(placed, 0.0)
+    return placed
+
+
+def _spoken_of(like: sp.csr_array) -> sp.csr_array:
+    """[N, N]: how much of what is said of touched items is said of those that take after them."""
+    averaged = sp.csr_array(like.multiply(like)).sum(axis=1)  # 1 / number of items, if all equal
+    loud = np.divide(1.0, averaged**LOUD, out=np.zeros(len(averaged)), where=averaged > 0)
+    return sp.csr_array((sp.diags_array(loud.astype(np.float32)) @ like).T)
 
 
 def place_in_vectors(vectors: Array, like: sp.csr_array) -> Array:

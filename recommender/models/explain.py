@@ -119,7 +119,7 @@ def _of_one_table(scorer: OneTable, user: UserInputs, candidates_BC: Tensor) -> 
     said_BC = scorer.tables.say(*reading).gather(1, candidates_BC)
     popular_BC = F.embedding(candidates_BC, popularity_N[:, None])[:, :, 0]
     place_BN = _places(candidates_BC, len(popularity_N))
-    share_BCL, _ = _each(scorer.tables, reading, place_BN, candidates_BC.shape[1])
+    share_BCL, _ = _each(scorer.tables, reading, place_BN, candidates_BC)
     return Parts(
         torch.stack([said_BC, popular_BC * TIE], dim=2),
         torch.stack([said_BC, popular_BC], dim=2),
@@ -146,7 +146,7 @@ def _of_deep(scorer: Deep, user: UserInputs, candidates_BC: Tensor) -> Parts:
     place_BN = _places(candidates_BC, signals_BSN.shape[2])
     share_BCL = _nothing(user, candidates_BC)
     for which, (reading, (_, spread_B1)) in enumerate(zip(readings, said, strict=True)):
-        each_BCR, mean_BR = _each(scorer.tables, reading, place_BN, candidates_BC.shape[1])
+        each_BCR, mean_BR = _each(scorer.tables, reading, place_BN, candidates_BC)
         part_BCR = (each_BCR - mean_BR[:, None, :]) / spread_B1[:, :, None]
         # R, the events that the head reads, may be less than L or more.
         part_BCR = torch.cat([_nothing(user, candidates_BC), part_BCR], dim=2)
@@ -173,7 +173,9 @@ def _linear(mixer: Mixer, user: UserInputs, signals_BSC: Tensor) -> tuple[Tensor
     return coefficient_BSC, constant_BHC.sum(dim=1)
 
 
-def _each(tables: Tables, reading: Reading, place_BN: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _each(
+    tables: Tables, reading: Reading, place_BN: Tensor, candidates_BC: Tensor
+) -> tuple[Tensor, Tensor]:
     """What each event says of each candidate, by place [B, C, L], and of an item on average [B, L].
 
     An event speaks of M items, few of which are candidates: what it says of others lands in place
@@ -181,9 +183,16 @@ def _each(tables: Tables, reading: Reading, place_BN: Tensor, count: int) -> tup
     """
     item_BLM, said_BLM = tables.say_each(*reading)
     place_BLM = place_BN.gather(1, item_BLM.flatten(1)).view(item_BLM.shape)
-    none_BLP = torch.zeros_like(said_BLM[:, :, :1]).repeat(1, 1, 1 + count)
+    none_BLP = torch.zeros_like(said_BLM[:, :, :1]).repeat(1, 1, 1 + candidates_BC.shape[1])
     each_BLP = none_BLP.scatter_add(2, place_BLM, said_BLM)
-    return each_BLP[:, :, 1:].transpose(1, 2), said_BLM.sum(dim=2) / place_BN.shape[1]
+    each_BCL, mean_BL = each_BLP[:, :, 1:].transpose(1, 2), said_BLM.sum(dim=2) / place_BN.shape[1]
+    if (rest := tables.rest(reading.source)) is not None:
+        left_NR, right_RN = rest
+        heard_BLR = F.embedding(reading.history_BL, left_NR) * reading.strength_BL[:, :, None]
+        # By candidate, which is as good as by place: at an item's place it is the candidate.
+        each_BCL = each_BCL + F.embedding(candidates_BC, right_RN.T) @ heard_BLR.transpose(1, 2)
+        mean_BL = mean_BL + heard_BLR @ right_RN.mean(dim=1)
+    return each_BCL, mean_BL
 
 
 def _places(candidates_BC: Tensor, items: int) -> Tensor:

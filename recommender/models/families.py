@@ -96,13 +96,13 @@ class Blueprint:
         """[N, N]: which touched items each untouched one takes after."""
         return likeness(self.content, np.bincount(users.items, minlength=self.items) > 0)
 
-    def tables(self, users: Users, like: sp.csr_array, use: tuple[str, ...]) -> Tables:
+    def tables(self, users: Users, like: sp.csr_array, signals: SignalConfig) -> Tables:
         return Tables(
             fit_tables(
                 users,
                 self.content,
                 like,
-                replace(self.config.signals, use=use),
+                signals,
                 session_gap=self.session_gap,
                 user_sizes=self.user_sizes,
             )
@@ -112,7 +112,7 @@ class Blueprint:
         """The deep scorer of what `users` did; `encoder` is trained on them."""
         like = self.like(users)
         table, bias = self._vectors(like, encoder)
-        return Deep(encoder, table, bias, self.tables(users, like, self.signals.use), mixer)
+        return Deep(encoder, table, bias, self.tables(users, like, self.signals), mixer)
 
     def _vectors(self, like: sp.csr_array, encoder: Encoder | None) -> tuple[Tensor, Tensor]:
         """[N, d] and [N]: the encoder's items, untouched ones in the place of their like."""
@@ -131,8 +131,9 @@ def fit_scorer(blueprint: Blueprint, users: Users) -> nn.Module:
     if blueprint.family == "popularity":
         counts = fit_popularity(users, blueprint.items, equal_votes(users))
         return Popularity(torch.from_numpy(counts))
-    use = (READERS[blueprint.family],)
-    return _one_table(blueprint, blueprint.tables(users, blueprint.like(users), use))
+    # No rest: with all other items item-knn is worse, ease no better (docs/quality.md).
+    signals = replace(blueprint.config.signals, use=(READERS[blueprint.family],), rest_rank=0)
+    return _one_table(blueprint, blueprint.tables(users, blueprint.like(users), signals))
 
 
 def _one_table(blueprint: Blueprint, tables: Tables) -> OneTable:

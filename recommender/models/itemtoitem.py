@@ -6,13 +6,15 @@
     following    what comes soon after            }  shrunk cosine of counts
     similar      items of the same histories     /
 
-How much an event counts in each, `strengths` says. Each becomes a table of the M strongest items
-per item. Nothing here holds N x N but EASE, which is fitted on the most popular items only
+How much an event counts in each, `strengths` says. Each is a matrix [N, N], row = the item that
+speaks, of which a block of rows is held at a time, and becomes a table of the M strongest items per
+item: `strongest`, or rest.py. EASE holds a dense one, of the most popular items only
 (`SignalConfig.ease_items`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +28,7 @@ from recommender.users import Users
 
 _CELLS = 16_000_000  # of a dense block of rows: 64 MB
 _STEPS = 10  # how far `following` looks ahead
+Block = Callable[[slice], Array]  # rows [from:to] of a matrix [N, N], to be changed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,20 +99,20 @@ def _seen(events: _Events, group: Array, items: int, share: Array) -> sp.csr_arr
     return seen
 
 
-def fit_similar(users: Users, items: int, config: SignalConfig) -> Neighbours:
+def fit_similar(users: Users, items: int, config: SignalConfig) -> Block:
     """similarity(i, j) = n_ij / (sqrt(n_i n_j) + shrink), of users with both (item-kNN as in
     Deshpande & Karypis, TOIS 2004). `items` counts padding."""
     events = _events(users, 0)
     return _together(events.user, events, items, config)
 
 
-def fit_basket(users: Users, items: int, config: SignalConfig, gap: int) -> Neighbours:
+def fit_basket(users: Users, items: int, config: SignalConfig, gap: int) -> Block:
     """The same of baskets. Nothing where no basket holds two items."""
     events = _events(users, gap)
     return _together(events.basket, events, items, config)
 
 
-def _together(group: Array, events: _Events, items: int, config: SignalConfig) -> Neighbours:
+def _together(group: Array, events: _Events, items: int, config: SignalConfig) -> Block:
     seen = _seen(events, group, items, np.ones(len(group)))
     count = np.asarray(seen.power(2).sum(axis=0)).ravel()
     by_item = seen.T.tocsr()
@@ -118,10 +121,10 @@ def _together(group: Array, events: _Events, items: int, config: SignalConfig) -
         both = (by_item[rows] @ seen).toarray()
         return _cosine(both, count[rows], count, config.shrink)
 
-    return strongest(block, items, config.neighbours)
+    return block
 
 
-def fit_following(users: Users, items: int, config: SignalConfig, gap: int) -> Neighbours:
+def fit_following(users: Users, items: int, config: SignalConfig, gap: int) -> Block:
     """How often j comes within a few steps after i, in a later basket; nearer counts more."""
     events = _events(users, gap)
     counts = sp.csr_array((items, items), dtype=np.float32)
@@ -139,7 +142,7 @@ def fit_following(users: Users, items: int, config: SignalConfig, gap: int) -> N
     def block(rows: slice) -> Array:
         return _cosine(counts[rows].toarray(), leaving[rows], coming, config.shrink)
 
-    return strongest(block, items, config.neighbours)
+    return block
 
 
 def _cosine(both: Array, left: Array, right: Array, shrink: float) -> Array:
@@ -148,7 +151,7 @@ def _cosine(both: Array, left: Array, right: Array, shrink: float) -> Array:
     return found
 
 
-def fit_ease(users: Users, items: int, config: SignalConfig, *, recent: bool) -> Neighbours:
+def fit_ease(users: Users, items: int, config: SignalConfig, *, recent: bool) -> Block:
     """B = I - P diag(1 / diag P), P = (X'X + ridge I)^-1, of the most popular items.
 
     With `recent`, an event weighs half as much for every `recent_share` of the events
@@ -175,7 +178,7 @@ def fit_ease(users: Users, items: int, config: SignalConfig, *, recent: bool) ->
         full[here] = inside
         return full
 
-    return strongest(block, items, config.neighbours)
+    return block
 
 
 def _recency(time: Array, share: float) -> Array:
@@ -197,12 +200,22 @@ def _ease(gram: Array) -> Array:
     return weight
 
 
-def strongest(block, items: int, width: int) -> Neighbours:  # type: ignore[no-untyped-def]
-    """The table of a matrix given by blocks of rows; ties by index, the diagonal left out."""
+def strongest(block: Block, items: int, width: int) -> Neighbours:
+    """The table of a matrix; ties by index, the diagonal left out."""
     width = min(width, max(1, items - 1))
     found = Neighbours(
         item=np.zeros((items, width), np.int64), weight=np.zeros((items, width), np.float32)
     )
+    for rows, values in without_itself(block, items):
+        best = _strongest(values, width)
+        weight = np.take_along_axis(values, best, axis=1)
+        found.weight[rows] = weight
+        found.item[rows] = np.where(weight != 0, best, 0)
+    return found
+
+
+def without_itself(block: Block, items: int) -> Iterator[tuple[slice, Array]]:
+    """The rows of a matrix, some at a time; what an item says of itself, and padding, is 0."""
     step = max(1, _CELLS // items)
     for start in range(0, items, step):
         rows = slice(start, min(items, start + step))
@@ -212,15 +225,16 @@ def strongest(block, items: int, width: int) -> Neighbours:  # type: ignore[no-u
         values[:, 0] = 0.0
         if rows.start == 0:
             values[0] = 0.0
-        size = np.abs(values)
-        if width < items:
-            best = np.argpartition(-size, width - 1, axis=1)[:, :width]
-        else:
-            best = np.broadcast_to(np.arange(items), size.shape)
-        best = np.sort(best, axis=1)
-        order = np.argsort(-np.take_along_axis(size, best, 1), axis=1, kind="stable")
-        best = np.take_along_axis(best, order, 1)
-        weight = np.take_along_axis(values, best, 1)
-        found.weight[rows] = weight
-        found.item[rows] = np.where(weight != 0, best, 0)
-    return found
+        yield rows, values
+
+
+def _strongest(values: Array, width: int) -> Array:
+    """[rows, M]: where each row of [rows, N] is furthest from 0, the furthest first."""
+    size = np.abs(values)
+    if width < size.shape[1]:
+        best = np.argpartition(-size, width - 1, axis=1)[:, :width]
+    else:
+        best = np.broadcast_to(np.arange(size.shape[1]), size.shape)
+    best = np.sort(best, axis=1)
+    order = np.argsort(-np.take_along_axis(size, best, 1), axis=1, kind="stable")
+    return np.take_along_axis(best, order, 1)

@@ -37,7 +37,7 @@ class Mixer(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.use = heads, use
-        self.reach, self.width = config.reach, config.width
+        self.reach = config.reach
         self.counting: dict[int, int] = {}  # events that a head reads, where fewer than `reach`
         decay = torch.tensor([HEADS[head].decay for head in heads])
         self.decay = nn.Parameter(decay.expm1().log())  # softplus gives it back
@@ -67,7 +67,7 @@ class Mixer(nn.Module):
         for which, head in enumerate(self.heads):
             if HEADS[head].long:
                 continue
-            loud_L = self._fade(which, steps_L).exp()
+            loud_L = self._fade([which], steps_L)[:, 0].exp()
             # Not "louder": of what is no number all counts, and check_finite says what it is.
             counting = int((~(loud_L < _FAINT * loud_L.max())).nonzero()[-1]) + 1
             if counting < self.reach:
@@ -121,56 +121,62 @@ class Mixer(nn.Module):
         return [standardised(tables.say(*reading))[0] for reading in self.readings(user)]
 
     def readings(self, user: UserInputs) -> list[Reading]:
-        return [self.reading(which, user) for which in range(len(self.heads))]
+        """What each head asks of its table: a long one by all events, a short one by the newest."""
+        found: dict[int, Reading] = {}
+        for long, read in ((True, user), (False, user.newest(self.reach))):
+            heads = [which for which, head in enumerate(self.heads) if HEADS[head].long is long]
+            if not heads:
+                continue
+            strength_BLK = self._strength(heads, read)  # of all at once: a graph of fewer nodes
+            for k, which in enumerate(heads):
+                source = HEADS[self.heads[which]].source
+                reading = Reading(source, read.history_BL, strength_BLK[:, :, k])
+                count = self.counting.get(which)
+                found[which] = reading if count is None else reading.newest(count)
+        return [found[which] for which in range(len(self.heads))]
 
-    def reading(self, which: int, user: UserInputs) -> Reading:
-        """What a head asks of its table, by the newest events of the history: all, or `reach`."""
-        spec = HEADS[self.heads[which]]
-        if spec.long:
-            return Reading(spec.source, user.history_BL, self._strength(which, user), self.width)
-        # Cut last: what strengths are made of is then the same for all short heads, and the graph
-        # computes it once (3% of a row alone and of batches to 16, nothing of 32).
-        user = user.newest(self.reach)
-        reading = Reading(spec.source, user.history_BL, self._strength(which, user))
-        return reading.newest(self.counting[which]) if which in self.counting else reading
-
-    def _strength(self, which: int, user: UserInputs) -> Tensor:
-        """How much each event counts: by its steps and seconds back, and by its own weight."""
+    def _strength(self, heads: list[int], user: UserInputs) -> Tensor:
+        """[B, L, K]: how much each event counts to each of K heads, by its steps and seconds back,
+        and by its own weight."""
         length = user.history_BL.shape[1]
         steps_L = length - 1 - torch.arange(length, device=user.history_BL.device)
         bucket_BL = power_of_two(user.request_time_B1 - user.time_BL, _TIME_BUCKETS)
-        by_time_BL = F.embedding(bucket_BL, self.by_time[which][:, None])[:, :, 0]
-        log_BL = self._fade(which, steps_L) + by_time_BL
-        strength_BL = log_BL.exp() * (1.0 + self.by_weight[which] * user.weight_BL)
-        return torch.where(user.history_BL > 0, strength_BL, 0.0)
+        by_time_BLK = F.embedding(bucket_BL, self.by_time[heads].T)
+        log_BLK = self._fade(heads, steps_L) + by_time_BLK
+        by_weight_BLK = 1.0 + self.by_weight[heads] * user.weight_BL[:, :, None]
+        return torch.where((user.history_BL > 0)[:, :, None], log_BLK.exp() * by_weight_BLK, 0.0)
 
-    def _fade(self, which: int, steps_L: Tensor) -> Tensor:
-        """[L]: log of what so many steps back leave of an event's strength."""
-        by_steps_L = self.by_steps[which][power_of_two(steps_L, _STEP_BUCKETS)]
-        return by_steps_L - F.softplus(self.decay[which]) * steps_L
+    def _fade(self, heads: list[int], steps_L: Tensor) -> Tensor:
+        """[L, K]: log of what so many steps back leave of an event's strength."""
+        by_steps_LK = F.embedding(power_of_two(steps_L, _STEP_BUCKETS), self.by_steps[heads].T)
+        return by_steps_LK - F.softplus(self.decay[heads]) * steps_L[:, None]
 
 
 def context(user: UserInputs) -> Tensor:
     """[B, CONTEXT], each about 0 to 1."""
     here_BL = user.history_BL > 0
     last_B1 = user.time_BL[:, -1:]
-    some_B = here_BL[:, -1].to(torch.float32)
-    count_B = here_BL.to(torch.float32).sum(dim=1)
-    gap_B = (user.request_time_B1 - last_B1)[:, 0].to(torch.float32).clamp(0, 2**31) * some_B
-    page_B = (here_BL & (user.time_BL == last_B1)).to(torch.float32).sum(dim=1)
-    hour_B = (here_BL & (user.time_BL >= last_B1 - _HOUR)).to(torch.float32).sum(dim=1)
-    return torch.stack(
+    some_B1 = here_BL[:, -1:].to(torch.float32)
+    count_B1 = _count(here_BL)
+    gap_B1 = (user.request_time_B1 - last_B1).to(torch.float32).clamp(0, 2**31) * some_B1
+    page_B1 = _count(here_BL & (user.time_BL == last_B1))
+    hour_B1 = _count(here_BL & (user.time_BL >= last_B1 - _HOUR))
+    return torch.cat(
         [
-            1.0 - some_B,
-            count_B.log1p() / 5.0,
-            gap_B.log1p() / 15.0,
-            page_B.log1p() / 3.0,
-            hour_B.log1p() / 4.0,
-            hour_B / count_B.clamp(min=1.0),
-            (gap_B > _HOUR).to(torch.float32),
+            1.0 - some_B1,
+            count_B1.log1p() / 5.0,
+            gap_B1.log1p() / 15.0,
+            page_B1.log1p() / 3.0,
+            hour_B1.log1p() / 4.0,
+            hour_B1 / count_B1.clamp(min=1.0),
+            (gap_B1 > _HOUR).to(torch.float32),
         ],
         dim=1,
     )
+
+
+def _count(true_BL: Tensor) -> Tensor:
+    return true_BL.to(torch.float32).sum(dim=1, keepdim=True)
 
 
 def standardised(said_BN: Tensor) -> tuple[Tensor, Tensor]:

@@ -42,8 +42,8 @@ class Fusion(nn.Module):
 
     def forward(self, user: UserInputs) -> Tensor:
         deep, mixer = self.deep, self.deep.mixer
-        heads = [which for which, head in enumerate(mixer.heads) if head in _FUSED]
-        said = [deep.tables.say(*mixer.reading(which, user)) for which in heads]
+        readings = zip(mixer.heads, mixer.readings(user), strict=True)
+        said = [deep.tables.say(*reading) for head, reading in readings if head in _FUSED]
         encoder_BN = F.linear(deep.query(user), deep.table, deep.bias)
         said += [encoder_BN, self.popularity.expand_as(encoder_BN)]
         return torch.stack([standardised(word)[0] for word in said]).sum(dim=0)

@@ -19,14 +19,18 @@ from torch import Tensor, nn
 from recommender.config import HEADS, SOURCES, SignalConfig
 from recommender.contract import Array
 from recommender.data.content import similar_by_content
-from recommender.models.cold import place_in_table
+from recommender.models.cold import place_in_matrix, place_in_table
 from recommender.models.itemtoitem import (
+    Block,
     Neighbours,
     fit_basket,
     fit_ease,
     fit_following,
     fit_similar,
+    strongest,
+    without_itself,
 )
+from recommender.models.rest import Rest, taken_apart
 from recommender.models.scorer import within
 from recommender.models.trends import (
     DAY,
@@ -40,6 +44,7 @@ from recommender.models.trends import (
 from recommender.users import Users
 
 _CELLS = 1_500_000  # items x neighbours of a table: 18 MB; above, the tables are narrower
+_DENSE = 6_000  # items at most whose tables have a rest: it is taken from a dense matrix
 
 
 def fit_tables(
@@ -54,17 +59,20 @@ def fit_tables(
     """The buffers of `Tables` for the signals in use. `content` is [N, F], unit rows; `like` is
     what untouched items take after (cold.py)."""
     items, use = content.shape[0], config.use
-    config = replace(config, neighbours=neighbours_of(config, items))
+    config = replace(
+        config, neighbours=neighbours_of(config, items), rest_rank=rest_rank_of(config, items)
+    )
     vote = votes(users)
     state = {"popularity": torch.from_numpy(fit_popularity(users, items, vote))}
     for source in SOURCES:
         if not any(HEADS[head].source == source for head in use if head in HEADS):
             continue
-        table = _fit_source(source, users, content, config, session_gap)
-        if source not in ("content", "repeat"):
-            table = place_in_table(table, like)
+        table, rest = _fit_source(source, users, content, like, config, session_gap)
         state[f"{source}_item"] = torch.from_numpy(_apart(table))
         state[f"{source}_weight"] = torch.from_numpy(table.weight)
+        if rest is not None:
+            state[f"{source}_left"] = torch.from_numpy(rest.left)
+            state[f"{source}_right"] = torch.from_numpy(rest.right)
     if "trend" in use:
         state |= trend_buffers(fit_trend(users, items, config, vote))
     if "age" in use:
@@ -80,6 +88,11 @@ def neighbours_of(config: SignalConfig, items: int) -> int:
     return min(config.neighbours, max(50, _CELLS // items))
 
 
+def rest_rank_of(config: SignalConfig, items: int) -> int:
+    """That of the rest; 0 where the neighbours are all there is."""
+    return config.rest_rank if items <= _DENSE + 1 else 0
+
+
 def trend_buffers(trend: Trend) -> dict[str, Tensor]:
     return {
         "trend": torch.from_numpy(trend.score),
@@ -89,8 +102,31 @@ def trend_buffers(trend: Trend) -> dict[str, Tensor]:
 
 
 def _fit_source(
+    source: str, users: Users, content: sp.csr_array, like: sp.csr_array, config: SignalConfig,
+    gap: int,
+) -> tuple[Neighbours, Rest | None]:  # fmt: skip
+    """A source's table with untouched items in their place, and its rest."""
+    items, width, rank = content.shape[0], config.rest_neighbours, config.rest_rank
+    if source == "repeat":
+        own = np.arange(items)[:, None]
+        return Neighbours(item=own, weight=(own > 0).astype(np.float32)), None
+    if source == "content" and not rank:
+        item, weight = similar_by_content(content, most=min(config.neighbours, items - 1))
+        return Neighbours(item=item, weight=weight), None
+    block = _rows_of(source, users, content, config, gap)
+    if not rank:
+        return place_in_table(strongest(block, items, config.neighbours), like), None
+    matrix = np.concatenate([values for _, values in without_itself(block, items)])
+    if source != "content":
+        matrix = place_in_matrix(matrix, like)
+    heard = np.bincount(users.items, minlength=items)
+    return taken_apart(matrix, heard, width=width, rank=rank)
+
+
+def _rows_of(
     source: str, users: Users, content: sp.csr_array, config: SignalConfig, gap: int
-) -> Neighbours:
+) -> Block:
+    """What items say of items through a source, row by row."""
     items = content.shape[0]
     if source == "ease":
         return fit_ease(users, items, config, recent=False)
@@ -102,11 +138,7 @@ def _fit_source(
         return fit_following(users, items, config, gap)
     if source == "similar":
         return fit_similar(users, items, config)
-    if source == "repeat":
-        own = np.arange(items)[:, None]
-        return Neighbours(item=own, weight=(own > 0).astype(np.float32))
-    item, weight = similar_by_content(content, most=min(config.neighbours, items - 1))
-    return Neighbours(item=item, weight=weight)
+    return lambda rows: (content[rows] @ content.T).toarray().round(6)
 
 
 def _apart(table: Neighbours) -> Array:
@@ -123,7 +155,6 @@ class Reading(NamedTuple):
     source: str
     history_BL: Tensor
     strength_BL: Tensor
-    width: int | None = None  # only by the table's strongest columns
 
     def newest(self, count: int) -> Reading:
         """The same of the newest `count` events."""
@@ -147,26 +178,33 @@ class Tables(nn.Module):
         self.popularity: Tensor
         self.first_seen: Tensor
 
-    def say(
-        self, source: str, history_BL: Tensor, strength_BL: Tensor, width: int | None = None
-    ) -> Tensor:
+    def say(self, source: str, history_BL: Tensor, strength_BL: Tensor) -> Tensor:
         """[B, N]: what the events of the history, as strong as given, say about every item."""
-        item_BLM, said_BLM = self.say_each(source, history_BL, strength_BL, width)
-        items = getattr(self, f"{source}_item").shape[0]
-        none_BN = torch.zeros(
-            history_BL.shape[0], items, device=history_BL.device, dtype=said_BLM.dtype
-        )
-        return none_BN.scatter_add_(1, item_BLM.flatten(1), said_BLM.flatten(1))
+        item_BLM, said_BLM = self.say_each(source, history_BL, strength_BL)
+        if (rest := self.rest(source)) is not None:
+            left_NR, right_RN = rest
+            heard_B1R = strength_BL[:, None] @ F.embedding(history_BL, left_NR)
+            said_BN = (heard_B1R @ right_RN)[:, 0]
+        else:
+            said_BN = torch.zeros(
+                history_BL.shape[0], getattr(self, f"{source}_item").shape[0],
+                device=history_BL.device, dtype=said_BLM.dtype,
+            )  # fmt: skip
+        return said_BN.scatter_add(1, item_BLM.flatten(1), said_BLM.flatten(1))
 
     def say_each(
-        self, source: str, history_BL: Tensor, strength_BL: Tensor, width: int | None = None
+        self, source: str, history_BL: Tensor, strength_BL: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """[B, L, M] twice: the items that each event speaks of, and what it says of them."""
+        """[B, L, M] twice: the items that each event speaks of, and what it says of them; of all
+        others it says what `rest` does."""
         item_NM, weight_NM = getattr(self, f"{source}_item"), getattr(self, f"{source}_weight")
-        if width is not None and width < item_NM.shape[1]:
-            item_NM, weight_NM = item_NM[:, :width], weight_NM[:, :width]
         said_BLM = F.embedding(history_BL, weight_NM) * strength_BL[:, :, None]
         return F.embedding(history_BL, item_NM), said_BLM
+
+    def rest(self, source: str) -> tuple[Tensor, Tensor] | None:
+        """[N, R] and [R, N]: see rest.py. None where the neighbours are all there is."""
+        left_NR = getattr(self, f"{source}_left", None)
+        return None if left_NR is None else (left_NR, getattr(self, f"{source}_right"))
 
     def trends(self, request_time_B1: Tensor) -> list[Tensor]:
         """[B, N] for each half-life."""
