@@ -21,8 +21,7 @@ _MORE, _PASSES = 16, 3  # directions beyond the rank, and passes: the spectrum i
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rest:
-    """[N, R] and [R, N] float32, row of `left` = the item that speaks. Padding says nothing, and
-    nothing is said of it."""
+    """[N, R] and [R, N] float32, row of `left` = the item that speaks."""
 
     left: Array
     right: Array
@@ -49,5 +48,7 @@ def low_rank(matrix: Array, rank: int, heard: Array) -> Rest:
         )
     left, right = (left * size / loud_N)[:, :rank].contiguous(), right[:, :rank].T.contiguous()
     found = Rest(left=left.numpy(), right=right.numpy())
-    found.left[0], found.right[:, 0] = 0.0, 0.0
+    # Not almost: a reading that says nothing is brought to standard deviations, too.
+    found.left[~matrix.any(axis=1)] = 0.0
+    found.right[:, ~matrix.any(axis=0)] = 0.0
     return found
