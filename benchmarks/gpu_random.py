@@ -123,6 +123,8 @@ def needed(graph: Graph, rows: int, length: int) -> tuple[float, float]:
     moved = sum(t.nbytes for t in (deep.table, deep.bias, tables.popularity, tables.first_seen))
     moved += graph.selection.category_words.nbytes + tables.trend[:, 0].nbytes
     moved += sum(min(rows, size) * items * 4 for size in USER_SIZES)
+    rests = [rest for source in tables.sources if (rest := tables.rest(source)) is not None]
+    moved += sum(right_RN.nbytes for _, right_RN in rests)
     ranks = 0
     for which, head in enumerate(mixer.heads):
         source = HEADS[head].source
@@ -131,7 +133,6 @@ def needed(graph: Graph, rows: int, length: int) -> tuple[float, float]:
         if (rest := tables.rest(source)) is not None:
             each += rest[0].shape[1] * 4
             ranks += rest[0].shape[1]
-            moved += rest[1].nbytes
         moved += min(rows * min(length, reach), items) * each
     signals, hidden = len(mixer.weight), mixer.second.in_features
     per_item = deep.table.shape[1] + signals + hidden * signals + hidden + ranks
