@@ -48,8 +48,9 @@ def random_graph(items: int, config: Config) -> Graph:
         max_length=config.training.length,
     )
     mixer = Mixer(
-        heads_of(signals), len(other_names(signals, len(USER_SIZES))), signals.use, config.mixer
-    )
+        heads_of(signals), len(other_names(signals, len(USER_SIZES))), signals.use, config.mixer,
+        longest=config.training.length,
+    )  # fmt: skip
     for parameter in mixer.parameters():
         parameter.data += torch.randn_like(parameter) * 0.02
     tables = Tables(_tables(items + 1, config, heads_of(signals)))

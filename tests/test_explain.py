@@ -117,12 +117,12 @@ def test_the_part_of_an_event_is_what_its_table_says_for_it_alone(less: Run) -> 
     user = less.graph.user(*(torch.from_numpy(asked[name]) for name in list(asked)[:5]))
     expected = np.zeros_like(share[0])
     for which, name in enumerate(scorer.mixer.heads):
-        source, history_BL, strength_BL = scorer.mixer.readings(user)[which]
-        words = scorer.tables.say(source, history_BL, strength_BL)[0]
+        source, history_BL, strength_BL1 = scorer.mixer.readings(user)[which]
+        words = scorer.tables.say(source, history_BL, strength_BL1)[0]
         for back in range(1, min(expected.shape[1], history_BL.shape[1]) + 1):
-            alone_BL = torch.zeros_like(strength_BL)
-            alone_BL[:, -back] = strength_BL[:, -back]
-            word = scorer.tables.say(*Reading(source, history_BL, alone_BL))[0]
+            alone_BL1 = torch.zeros_like(strength_BL1)
+            alone_BL1[:, -back] = strength_BL1[:, -back]
+            word = scorer.tables.say(*Reading(source, history_BL, alone_BL1))[0]
             z = ((word - word.mean()) / words.std(correction=0))[1:]
             slope = signal[0, :, names.index(name)] / value[0, :, names.index(name)]
             expected[:, -back] += slope * z.numpy()
@@ -284,9 +284,10 @@ def test_rounding_does_not_decide_what_is_explained(stirred: Run) -> None:
     user = stirred.graph.user(*UserInputs.of(asked))
     assert isinstance(scorer, Deep)
     with torch.inference_mode():
-        said = [*scorer.mixer.said(user, scorer.tables), *scorer.others(user, scorer.query(user))]
+        said = [said_BN[:, None] for said_BN in scorer.mixer.said(user, scorer.tables)]
+        said += scorer.others(user, scorer.query(user))
         _, asked_BH = scorer.mixer.asked(user)
-        hidden_H = scorer.mixer.first_of_signals @ torch.stack(said, dim=1)[0, :, 7] + asked_BH[0]
+        hidden_H = scorer.mixer.first_of_signals @ torch.cat(said, dim=1)[0, :, 7] + asked_BH[0]
     parts, bias_H = [], scorer.mixer.first.bias.detach().clone()
     for side in (-1e-6, 1e-6):
         with torch.no_grad():

@@ -35,13 +35,13 @@ def user(*history: int) -> UserInputs:
 def mixer() -> Mixer:
     """Of two signals beside the history, with a network far from zero."""
     torch.manual_seed(0)
-    mixer = Mixer((), 2, ("trend",), MixerConfig(hidden=8)).requires_grad_(False)
+    mixer = Mixer((), 2, ("trend",), MixerConfig(hidden=8), longest=3).requires_grad_(False)
     mixer.second.weight.normal_()
     return mixer
 
 
 def scores(mixer: Mixer, who: UserInputs, *signals: Tensor) -> Tensor:
-    return mixer(who, Tables({}), list(signals))
+    return mixer(who, Tables({}), [signal[:, None] for signal in signals])
 
 
 def test_signals_add_up_for_users_without_a_history(mixer: Mixer) -> None:
@@ -60,14 +60,14 @@ def test_signals_interact_for_users_with_a_history(mixer: Mixer) -> None:
 
 def events_read(mixer: Mixer) -> Iterator[int]:
     for reading in mixer.readings(user(*range(1, 61))):
-        assert reading.strength_BL.shape == reading.history_BL.shape
+        assert reading.strength_BL1.shape == (*reading.history_BL.shape, 1)
         assert reading.history_BL[0, -1] == 60  # the newest
         yield reading.history_BL.shape[1]
 
 
 def test_a_short_head_reads_what_has_a_hundredth_of_the_strongest_say() -> None:
     heads = ("ease_long", "ease", "basket")
-    mixer = Mixer(heads, 0, heads, MixerConfig(reach=48)).requires_grad_(False)
+    mixer = Mixer(heads, 0, heads, MixerConfig(reach=48), longest=200).requires_grad_(False)
     # By the decays that it begins with, a step leaves exp(-.2) and exp(-.3) of an event's say:
     # exp(-.2 x 23) and exp(-.3 x 15) are the last above .01.
     assert list(events_read(mixer.eval())) == [60, 24, 16]

@@ -89,7 +89,7 @@ def test_tables_say_neighbours_and_rest(dataset: Dataset) -> None:
         assert item_NM.shape == (items, 5)
         matrix_NN += rest[0] @ rest[1]
         heard_BN = torch.zeros(2, items).scatter_add(1, history_BL, strength_BL)
-        said_BN = tables.say(source, history_BL, strength_BL)
+        said_BN = tables.say(source, history_BL, strength_BL[:, :, None])
         assert torch.allclose(said_BN, heard_BN @ matrix_NN, atol=1e-5)
 
 

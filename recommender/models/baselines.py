@@ -38,7 +38,7 @@ class OneTable(nn.Module):
         return said_BN + self.tables.popularity * TIE
 
     def strength(self, user: UserInputs) -> Tensor:
-        """[B, L]: how much each event counts."""
+        """[B, L, 1]: how much each event counts."""
         batch, length = user.history_BL.shape
         steps_L = torch.arange(length, device=user.history_BL.device) - (length - 1)
-        return (steps_L * self.decay).exp().expand(batch, -1)
+        return (steps_L * self.decay).exp().expand(batch, -1)[:, :, None]

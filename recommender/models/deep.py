@@ -76,18 +76,18 @@ class Deep(nn.Module):
         return centred_BN / _LOGIT
 
     def others(self, user: UserInputs, query_BD: Tensor | None) -> list[Tensor]:
-        """[B, N] for each signal of `other_names`."""
-        found, batch, use = [], user.history_BL.shape[0], self.mixer.use
+        """[B, ?, N] of one or several signals each; together they are those of `other_names`."""
+        found, batch, use = list[Tensor](), user.history_BL.shape[0], self.mixer.use
         if query_BD is not None:
-            found.append(self.encoded(user, query_BD))
+            found.append(self.encoded(user, query_BD)[:, None])
         if "trend" in use:
-            found += self.tables.trends(user.request_time_B1)
+            found.append(self.tables.trends(user.request_time_B1))
         if "popularity" in use:
-            found.append(self.tables.popularity.expand(batch, -1))
+            found.append(self.tables.popularity.expand(batch, 1, -1))
         if "age" in use:
-            found += self.tables.age(user.request_time_B1)
+            found += [age_BN[:, None] for age_BN in self.tables.age(user.request_time_B1)]
         if "affinity" in use:
-            found += self.tables.affinity(user.features_BU)
+            found.append(self.tables.affinity(user.features_BU))
         return found
 
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recommender.config import EncoderConfig
-from recommender.models.scorer import UserInputs, power_of_two
+from recommender.models.scorer import UserInputs, power_of_two, row_of_each
 
 _TIME_BUCKETS = 28  # powers of two of seconds, up to four years
 # exp(-60), 1e-26, adds nothing to a float32. Not -1e9: ONNX Runtime makes of its exp a denormal
@@ -48,7 +48,8 @@ class Encoder(nn.Module):
         self.register_buffer("_starts", torch.from_numpy(starts), persistent=False)
         self._categories: Tensor
         self._starts: Tensor
-        self.user_sizes = user_sizes
+        self.register_buffer("_user_sizes", torch.tensor(user_sizes), persistent=False)
+        self._user_sizes: Tensor
         self.user = nn.ParameterList(torch.randn(size, d) * d**-0.5 / 2 for size in user_sizes)
         self.strength = nn.Parameter(torch.zeros(d))
         self.bias = nn.Parameter(torch.zeros(items))
@@ -81,27 +82,29 @@ class Encoder(nn.Module):
             x_BLD = x_BLD * keep_BL1
         x_BLD = self.dropout(x_BLD + self._user(user.features_BU)[:, None, :])
 
-        bias_BHLL = self._attention_bias(user.history_BL, user.time_BL)
+        # A graph is of any length: what follows of `reach` alone is a constant of it.
+        most = self.reach if last_only else user.history_BL.shape[1]
+        bias_BHLL = self._attention_bias(user.history_BL, user.time_BL, self._by_steps(most))
         x = x_BLD
         for layer in self.layers:
             x = layer(x, bias_BHLL, last_only and layer is self.layers[-1])
         y: Tensor = self.final(x)
         return y
 
-    def _attention_bias(self, history_BL: Tensor, time_BL: Tensor) -> Tensor:
+    def _attention_bias(self, history_BL: Tensor, time_BL: Tensor, steps_HMM: Tensor) -> Tensor:
         """[B, H, L, L] of query and key, shared by all layers: learned for their distance in steps
-        and in seconds; out of reach where the key is later, or padding.
+        (`_by_steps` of M, at least L) and in seconds; out of reach: later keys, and padding.
 
         Sums, and a gathering for each head: an embedding and a choice by a mask take 2.5 times as
         long in ONNX Runtime, and four times in training.
         """
         bucket_BLL = power_of_two(time_BL[:, :, None] - time_BL[:, None, :], _TIME_BUCKETS)
         by_time = [
-            table_T.gather(0, bucket_BLL.flatten()).reshape(bucket_BLL.shape)
+            table_T.gather(0, bucket_BLL.reshape(-1)).reshape_as(bucket_BLL)
             for table_T in self.by_time.weight.unbind(1)
         ]
         unseen_BL = torch.where(history_BL > 0, 0.0, _MASKED)
-        by_steps_HLL = self._by_steps(history_BL.shape[1])
+        by_steps_HLL = steps_HMM[:, : history_BL.shape[1], : history_BL.shape[1]]
         return torch.stack(by_time, dim=1) + by_steps_HLL + unseen_BL[:, None, None, :]
 
     def _by_steps(self, length: int) -> Tensor:
@@ -112,12 +115,8 @@ class Encoder(nn.Module):
         return torch.where(steps_LL >= 0, learned_HLL, _MASKED)
 
     def _user(self, features_BU: Tensor) -> Tensor:
-        vectors = []
-        for column, (table, size) in enumerate(zip(self.user, self.user_sizes, strict=True)):
-            index_B = features_BU[:, column]
-            index_B = torch.where((index_B > 0) & (index_B < size), index_B, 0)
-            vectors.append(F.embedding(index_B, table))
-        return torch.stack(vectors).sum(dim=0)
+        row_BU = row_of_each(features_BU, self._user_sizes)
+        return F.embedding(row_BU, torch.cat(list(self.user))).sum(dim=1)
 
 
 class Layer(nn.Module):
@@ -127,6 +126,7 @@ class Layer(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         d, self.heads = config.width, config.heads
+        self.scale = (d // config.heads) ** -0.5  # a number: a shape would be asked in the graph
         self.norm = nn.LayerNorm(d)
         self.query = nn.Linear(d, d)
         self.key_value = nn.Linear(d, 2 * d)
@@ -149,20 +149,20 @@ class Layer(nn.Module):
     def _attend(self, normed_BLD: Tensor, bias_BHLL: Tensor) -> Tensor:
         (query_BHLC,) = self._heads(self.query(normed_BLD), 1)  # C = d / H
         key_BHLC, value_BHLC = self._heads(self.key_value(normed_BLD), 2)
-        weight_BHLL = query_BHLC @ key_BHLC.transpose(2, 3) * query_BHLC.shape[-1] ** -0.5
+        weight_BHLL = query_BHLC @ key_BHLC.transpose(2, 3) * self.scale
         weight_BHLL = self.dropout((weight_BHLL + bias_BHLL).softmax(dim=-1))
-        mixed_BLD: Tensor = (weight_BHLL @ value_BHLC).transpose(1, 2).flatten(2)
+        mixed_BLD: Tensor = (weight_BHLL @ value_BHLC).transpose(1, 2).reshape_as(normed_BLD)
         return mixed_BLD
 
     def _attend_last(self, normed_BLD: Tensor, bias_BHL: Tensor) -> Tensor:
         """[B, d]: the last position's, without the keys and values of all events. Where one query
         asks, it is brought to where events are, and what it takes of them to where values are; what
         all keys have in common says nothing to a softmax. For answers: no weight is dropped out."""
-        batch, _, d = normed_BLD.shape
+        d = self.query.in_features
         key_HCD, value_HCD = self.key_value.weight.reshape(2, self.heads, -1, d)
-        query_HBC = self.query(normed_BLD[:, -1]).reshape(batch, self.heads, -1).transpose(0, 1)
-        query_BHD = (query_HBC @ key_HCD).transpose(0, 1)
-        weight_BHL = query_BHD @ normed_BLD.transpose(1, 2) * key_HCD.shape[1] ** -0.5
+        query_BHC = self.query(normed_BLD[:, -1]).reshape(-1, self.heads, d // self.heads)
+        query_BHD = (query_BHC.transpose(0, 1) @ key_HCD).transpose(0, 1)
+        weight_BHL = query_BHD @ normed_BLD.transpose(1, 2) * self.scale
         weight_BHL = (weight_BHL + bias_BHL).softmax(dim=-1)
         taken_HBD = (weight_BHL @ normed_BLD).transpose(0, 1)
         mixed_BHC = (taken_HBD @ value_HCD.transpose(1, 2)).transpose(0, 1)

@@ -133,7 +133,7 @@ def _of_deep(scorer: Deep, user: UserInputs, candidates_BC: Tensor) -> Parts:
     said = [standardised(scorer.tables.say(*reading)) for reading in readings]
     query_BD = scorer.query(user) if scorer.encoder is not None else None
     others = scorer.others(user, query_BD)
-    signals_BSN = torch.stack([*(said_BN for said_BN, _ in said), *others], dim=1)
+    signals_BSN = torch.cat([*(said_BN[:, None] for said_BN, _ in said), *others], dim=1)
     item_BSC = candidates_BC[:, None].expand(-1, signals_BSN.shape[1], -1)
     raw_BSC, mean_BS1 = signals_BSN.gather(2, item_BSC), signals_BSN.mean(dim=2, keepdim=True)
 
@@ -188,7 +188,7 @@ def _each(
     each_BCL, mean_BL = each_BLP[:, :, 1:].transpose(1, 2), said_BLM.sum(dim=2) / place_BN.shape[1]
     if (rest := tables.rest(reading.source)) is not None:
         left_NR, right_RN = rest
-        heard_BLR = F.embedding(reading.history_BL, left_NR) * reading.strength_BL[:, :, None]
+        heard_BLR = F.embedding(reading.history_BL, left_NR) * reading.strength_BL1
         # By candidate, which is as good as by place: at an item's place it is the candidate.
         each_BCL = each_BCL + F.embedding(candidates_BC, right_RN.T) @ heard_BLR.transpose(1, 2)
         mean_BL = mean_BL + heard_BLR @ right_RN.mean(dim=1)

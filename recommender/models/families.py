@@ -90,6 +90,7 @@ class Blueprint:
             len(other_names(signals, len(self.user_sizes))),
             signals.use,
             self.config.mixer,
+            longest=self.limits.history,
         )
 
     def like(self, users: Users) -> sp.csr_array:

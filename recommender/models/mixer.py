@@ -23,6 +23,7 @@ from recommender.models.signals import Reading, Tables
 _TIME_BUCKETS = 30  # powers of two of seconds
 _STEP_BUCKETS = 12  # powers of two of steps
 CONTEXT = 7
+_LOG_SCALE = (5.0, 15.0, 3.0, 4.0)  # brings logs of events, seconds, a page and an hour to about 1
 _HOUR = 3600
 _OFF = -1e9  # to a hidden unit; finite, for it is multiplied by 0
 _FAINT = 0.01  # of the strongest event's say: what has less is not read in an answer
@@ -30,20 +31,23 @@ _FAINT = 0.01  # of the strongest event's say: what has less is not read in an a
 
 class Mixer(nn.Module):
     """`heads` are readings of the history (names of config.HEADS), `others` counts the further
-    signals; `use` names all that are in use."""
+    signals; `use` names all that are in use. No history is longer than `longest`."""
 
     def __init__(
-        self, heads: tuple[str, ...], others: int, use: tuple[str, ...], config: MixerConfig
-    ) -> None:
+        self, heads: tuple[str, ...], others: int, use: tuple[str, ...], config: MixerConfig,
+        *, longest: int,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.heads, self.use = heads, use
-        self.reach = config.reach
+        self.reach, self.longest = config.reach, longest
         self.counting: dict[int, int] = {}  # events that a head reads, where fewer than `reach`
         decay = torch.tensor([HEADS[head].decay for head in heads])
         self.decay = nn.Parameter(decay.expm1().log())  # softplus gives it back
         self.by_time = nn.Parameter(torch.zeros(len(heads), _TIME_BUCKETS))
         self.by_steps = nn.Parameter(torch.zeros(len(heads), _STEP_BUCKETS))
         self.by_weight = nn.Parameter(torch.zeros(len(heads)))
+        self.register_buffer("_log_scale", torch.tensor(_LOG_SCALE), persistent=False)
+        self._log_scale: Tensor
         signals = len(heads) + others
         self.weight = nn.Parameter(torch.full((signals,), 0.1))
         self.asks = nn.Linear(CONTEXT, config.hidden)
@@ -75,13 +79,13 @@ class Mixer(nn.Module):
         return found
 
     def forward(self, user: UserInputs, tables: Tables, others: list[Tensor]) -> Tensor:
-        """[B, N]; `others` are the signals beside the heads, [B, N] each.
+        """[B, N]; `others` are the signals beside the heads, [B, ?, N] of some of them each.
 
         The mixture of what `said` says, and `others`; but heads are brought to standard deviations
         by the weights that they get, a few, instead of item by item (3 to 5% of a batch's time).
         """
         into_BRS, always_BR = self._into(user)
-        signals = [signal_BN[:, None] for signal_BN in others]
+        signals = others
         if self.heads:
             raw_BKN = torch.stack([tables.say(*r) for r in self.readings(user)], dim=1)
             signals = [raw_BKN, *signals]
@@ -101,12 +105,13 @@ class Mixer(nn.Module):
         """Weights [B, R, S] of the signals, and what is added to them, [B, R]; R: first the
         weighted sum, then the H hidden units."""
         weight_BS, asked_BH = self.asked(user)
-        first_BHS = self.first_of_signals.expand(weight_BS.shape[0], -1, -1)
+        # Not expand(): that asks for the batch's size and takes nine nodes of the graph.
+        first_BHS = torch.zeros_like(weight_BS)[:, None] + self.first_of_signals
         return torch.cat([weight_BS[:, None], first_BHS], dim=1), F.pad(asked_BH, (1, 0))
 
     def asked(self, user: UserInputs) -> tuple[Tensor, Tensor]:
         """What the context says: a weight per signal [B, S], and to the hidden units [B, H]."""
-        context_BC = context(user)
+        context_BC = context(user, self._log_scale)
         weight_BS = self.weight + self.gate(self.asks(context_BC).tanh())
         asked_BH = F.linear(context_BC, self.first.weight[:, -CONTEXT:], self.first.bias)
         return weight_BS, torch.where(user.history_BL[:, -1:] > 0, asked_BH, _OFF)
@@ -123,26 +128,31 @@ class Mixer(nn.Module):
     def readings(self, user: UserInputs) -> list[Reading]:
         """What each head asks of its table: a long one by all events, a short one by the newest."""
         found: dict[int, Reading] = {}
-        for long, read in ((True, user), (False, user.newest(self.reach))):
+        bucket_BL = power_of_two(user.request_time_B1 - user.time_BL, _TIME_BUCKETS)
+        for long, reach in ((True, self.longest), (False, self.reach)):
             heads = [which for which, head in enumerate(self.heads) if HEADS[head].long is long]
             if not heads:
                 continue
-            strength_BLK = self._strength(heads, read)  # of all at once: a graph of fewer nodes
-            for k, which in enumerate(heads):
-                source = HEADS[self.heads[which]].source
-                reading = Reading(source, read.history_BL, strength_BLK[:, :, k])
+            # Of all at once: a graph of fewer nodes.
+            read = user if long else user.newest(reach)
+            strength_BLK = self._strength(heads, read, bucket_BL[:, -reach:], reach)
+            for which, strength_BL1 in zip(heads, torch.split(strength_BLK, 1, 2), strict=True):
+                reading = Reading(HEADS[self.heads[which]].source, read.history_BL, strength_BL1)
                 count = self.counting.get(which)
                 found[which] = reading if count is None else reading.newest(count)
         return [found[which] for which in range(len(self.heads))]
 
-    def _strength(self, heads: list[int], user: UserInputs) -> Tensor:
+    def _strength(
+        self, heads: list[int], user: UserInputs, bucket_BL: Tensor, reach: int
+    ) -> Tensor:
         """[B, L, K]: how much each event counts to each of K heads, by its steps and seconds back,
-        and by its own weight."""
+        and by its own weight; L is at most `reach`."""
         length = user.history_BL.shape[1]
-        steps_L = length - 1 - torch.arange(length, device=user.history_BL.device)
-        bucket_BL = power_of_two(user.request_time_B1 - user.time_BL, _TIME_BUCKETS)
-        by_time_BLK = F.embedding(bucket_BL, self.by_time[heads].T)
-        log_BLK = self._fade(heads, steps_L) + by_time_BLK
+        # A graph is of any length: what follows of `reach` alone is a constant of it.
+        most = length if self.training else reach
+        steps_L = most - 1 - torch.arange(most, device=user.history_BL.device)
+        fade_LK = self._fade(heads, steps_L)[most - length :]
+        log_BLK = fade_LK + F.embedding(bucket_BL, self.by_time[heads].T)
         by_weight_BLK = 1.0 + self.by_weight[heads] * user.weight_BL[:, :, None]
         return torch.where((user.history_BL > 0)[:, :, None], log_BLK.exp() * by_weight_BLK, 0.0)
 
@@ -152,7 +162,7 @@ class Mixer(nn.Module):
         return by_steps_LK - F.softplus(self.decay[heads]) * steps_L[:, None]
 
 
-def context(user: UserInputs) -> Tensor:
+def context(user: UserInputs, log_scale_4: Tensor) -> Tensor:
     """[B, CONTEXT], each about 0 to 1."""
     here_BL = user.history_BL > 0
     last_B1 = user.time_BL[:, -1:]
@@ -161,13 +171,11 @@ def context(user: UserInputs) -> Tensor:
     gap_B1 = (user.request_time_B1 - last_B1).to(torch.float32).clamp(0, 2**31) * some_B1
     page_B1 = _count(here_BL & (user.time_BL == last_B1))
     hour_B1 = _count(here_BL & (user.time_BL >= last_B1 - _HOUR))
+    logs_B4 = torch.cat([count_B1, gap_B1, page_B1, hour_B1], dim=1).log1p()
     return torch.cat(
         [
             1.0 - some_B1,
-            count_B1.log1p() / 5.0,
-            gap_B1.log1p() / 15.0,
-            page_B1.log1p() / 3.0,
-            hour_B1.log1p() / 4.0,
+            logs_B4 / log_scale_4,
             hour_B1 / count_B1.clamp(min=1.0),
             (gap_B1 > _HOUR).to(torch.float32),
         ],

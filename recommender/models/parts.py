@@ -57,7 +57,7 @@ class Trend(nn.Module):
         self.tables, self.which = tables, which
 
     def forward(self, user: UserInputs) -> Tensor:
-        return self.tables.trends(user.request_time_B1)[self.which]
+        return self.tables.trends(user.request_time_B1)[:, self.which]
 
 
 def parts(blueprint: Blueprint, users: Users, graph: Graph, *, trends: bool) -> dict[str, Graph]:

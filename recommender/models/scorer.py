@@ -61,6 +61,13 @@ def within(value: Tensor, low: int, high: int) -> Tensor:
     return torch.where(value < low, low, torch.where(value > high, high, value))
 
 
+def row_of_each(features_BU: Tensor, size_U: Tensor) -> Tensor:
+    """[B, U] int64: where the value of each user column stands in a table of all their values, one
+    column's `size_U` rows below those of the one before. Values out of range count as unknown."""
+    first_U = size_U.cumsum(0) - size_U
+    return torch.where((features_BU > 0) & (features_BU < size_U), features_BU, 0) + first_U
+
+
 def power_of_two(value: Tensor, buckets: int) -> Tensor:
     """The bucket of whole numbers, by powers of two: 0 and less in the first, all that is too large
     for the others in the last.

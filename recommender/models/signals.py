@@ -31,7 +31,7 @@ from recommender.models.itemtoitem import (
     without_itself,
 )
 from recommender.models.rest import Rest, taken_apart
-from recommender.models.scorer import within
+from recommender.models.scorer import row_of_each, within
 from recommender.models.trends import (
     DAY,
     Trend,
@@ -154,12 +154,12 @@ class Reading(NamedTuple):
 
     source: str
     history_BL: Tensor
-    strength_BL: Tensor
+    strength_BL1: Tensor
 
     def newest(self, count: int) -> Reading:
         """The same of the newest `count` events."""
         return self._replace(
-            history_BL=self.history_BL[:, -count:], strength_BL=self.strength_BL[:, -count:]
+            history_BL=self.history_BL[:, -count:], strength_BL1=self.strength_BL1[:, -count:]
         )
 
 
@@ -171,20 +171,24 @@ class Tables(nn.Module):
         for name, value in state.items():
             self.register_buffer(name, value)
         self.sources = tuple(s for s in SOURCES if f"{s}_item" in state)
-        self.affinities = sum(name.startswith("affinity_") for name in state)
+        columns = sum(name.startswith("affinity_") for name in state)
+        self._affinities = tuple(f"affinity_{column}" for column in range(columns))
+        sizes = torch.tensor([len(state[name]) for name in self._affinities], dtype=torch.int64)
+        self.register_buffer("_sizes", sizes, persistent=False)
+        self._sizes: Tensor
         self.trend: Tensor
         self.trend_start: Tensor
         self.trend_step: Tensor
         self.popularity: Tensor
         self.first_seen: Tensor
 
-    def say(self, source: str, history_BL: Tensor, strength_BL: Tensor) -> Tensor:
+    def say(self, source: str, history_BL: Tensor, strength_BL1: Tensor) -> Tensor:
         """[B, N]: what the events of the history, as strong as given, say about every item."""
-        item_BLM, said_BLM = self.say_each(source, history_BL, strength_BL)
+        item_BLM, said_BLM = self.say_each(source, history_BL, strength_BL1)
         if (rest := self.rest(source)) is not None:
             left_NR, right_RN = rest
-            heard_B1R = strength_BL[:, None] @ F.embedding(history_BL, left_NR)
-            said_BN = (heard_B1R @ right_RN)[:, 0]
+            heard_BR = (strength_BL1.transpose(1, 2) @ F.embedding(history_BL, left_NR))[:, 0]
+            said_BN = heard_BR @ right_RN
         else:
             said_BN = torch.zeros(
                 history_BL.shape[0], getattr(self, f"{source}_item").shape[0],
@@ -193,12 +197,12 @@ class Tables(nn.Module):
         return said_BN.scatter_add(1, item_BLM.flatten(1), said_BLM.flatten(1))
 
     def say_each(
-        self, source: str, history_BL: Tensor, strength_BL: Tensor
+        self, source: str, history_BL: Tensor, strength_BL1: Tensor
     ) -> tuple[Tensor, Tensor]:
         """[B, L, M] twice: the items that each event speaks of, and what it says of them; of all
         others it says what `rest` does."""
         item_NM, weight_NM = getattr(self, f"{source}_item"), getattr(self, f"{source}_weight")
-        said_BLM = F.embedding(history_BL, weight_NM) * strength_BL[:, :, None]
+        said_BLM = F.embedding(history_BL, weight_NM) * strength_BL1
         return F.embedding(history_BL, item_NM), said_BLM
 
     def rest(self, source: str) -> tuple[Tensor, Tensor] | None:
@@ -206,24 +210,20 @@ class Tables(nn.Module):
         left_NR = getattr(self, f"{source}_left", None)
         return None if left_NR is None else (left_NR, getattr(self, f"{source}_right"))
 
-    def trends(self, request_time_B1: Tensor) -> list[Tensor]:
-        """[B, N] for each half-life."""
-        since_B = request_time_B1[:, 0] - self.trend_start
-        bins_B = torch.div(since_B, self.trend_step, rounding_mode="floor")
-        bins_B = within(bins_B, 0, self.trend.shape[1] - 1)
-        return [F.embedding(bins_B, table).float() for table in self.trend.unbind(0)]
+    def trends(self, request_time_B1: Tensor) -> Tensor:
+        """[B, H, N]: of each half-life."""
+        halves, bins, _ = self.trend.shape
+        since_B1 = request_time_B1 - self.trend_start
+        bin_B1 = torch.div(since_B1, self.trend_step, rounding_mode="floor")
+        first_H = torch.arange(halves, device=bin_B1.device) * bins
+        return F.embedding(within(bin_B1, 0, bins - 1) + first_H, self.trend.flatten(0, 1)).float()
 
     def age(self, request_time_B1: Tensor) -> tuple[Tensor, Tensor]:
         """[B, N] twice: log of days since the item was first seen, about -1 to 1; 1 if not yet."""
         since_BN = (request_time_B1 - self.first_seen).to(torch.float32).clamp(0, 2**31)
         return (1.0 + since_BN / DAY).log2() / 4.0 - 1.0, (since_BN <= 0).to(torch.float32)
 
-    def affinity(self, features_BU: Tensor) -> list[Tensor]:
-        """[B, N] for each user column."""
-        found = []
-        for column in range(self.affinities):
-            table = getattr(self, f"affinity_{column}")
-            index_B = features_BU[:, column]
-            index_B = torch.where((index_B > 0) & (index_B < table.shape[0]), index_B, 0)
-            found.append(F.embedding(index_B, table))
-        return found
+    def affinity(self, features_BU: Tensor) -> Tensor:
+        """[B, U, N]: of each user column."""
+        tables = [getattr(self, name) for name in self._affinities]
+        return F.embedding(row_of_each(features_BU, self._sizes), torch.cat(tables))
