@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import mkdtemp
 
 import httpx
 import psutil
@@ -187,8 +188,8 @@ def all_paused(paths: Sequence[Way], repository: Path, folder: Path) -> Iterator
 @contextmanager
 def _launched(path: Way, repository: Path, folder: Path) -> Iterator[Server]:
     (port,) = free_ports(1)
-    home = folder / f"{path.name.replace(' ', '')}-{port}"
-    home.mkdir()
+    # Not named by the port: of hundreds of servers one after the other some have the same.
+    home = Path(mkdtemp(prefix=f"{path.name.replace(' ', '')}-", dir=folder))
     ours = path.name == OURS
     served = serving_ours.copy_of(repository, path.settings, home) if ours else repository.resolve()
     settings = {**path.settings, "REPOSITORY": str(served)}

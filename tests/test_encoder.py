@@ -16,7 +16,7 @@ def encoder(layers: int, reach: int = LENGTH) -> Encoder:
     torch.manual_seed(layers)
     made = Encoder(
         EncoderConfig(layers=layers, reach=reach, width=16),
-        item_categories=[[0]] * ITEMS, user_sizes=(3,), max_length=LENGTH,
+        item_categories=[[0]] * ITEMS, user_sizes=(3, 4), max_length=LENGTH,
     )  # fmt: skip
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
@@ -33,14 +33,15 @@ def histories(events: tuple[int, ...] = (LENGTH, 5, 1, 0)) -> UserInputs:
         time_BL=torch.where(here, times, 0),
         weight_BL=torch.where(here, torch.rand(shape), 0.0),
         request_time_B1=times[:, -1:],
-        features_BU=torch.ones(len(events), 1, dtype=torch.int64),
+        features_BU=torch.ones(len(events), 2, dtype=torch.int64),
     )
 
 
+@pytest.mark.parametrize("reach", [LENGTH, 3 * LENGTH])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @torch.inference_mode()
-def test_an_answer_is_the_last_position_of_what_is_trained(layers: int) -> None:
-    made, user = encoder(layers), histories()
+def test_an_answer_is_the_last_position_of_what_is_trained(layers: int, reach: int) -> None:
+    made, user = encoder(layers, reach), histories()
     table = made.item_table()
     trained = made(user, table, last_only=False)[:, -1]
     assert torch.allclose(made(user, table, last_only=True), trained, atol=1e-5)
@@ -57,3 +58,18 @@ def test_events_within_reach_are_read_and_no_others() -> None:
         table = made.item_table()
         same = torch.equal(made(user, table, last_only=True), made(other, table, last_only=True))
         assert same != read
+
+
+@torch.inference_mode()
+def test_each_value_of_a_user_column_is_itself_and_one_out_of_range_is_unknown() -> None:
+    made, user = encoder(1), histories((LENGTH,))
+    table = made.item_table()
+
+    def asked(*features: int) -> torch.Tensor:
+        one = user._replace(features_BU=torch.tensor([features]))
+        return made(one, table, last_only=True)
+
+    known = [asked(first, second) for first in range(3) for second in range(4)]
+    assert len(torch.cat(known).unique(dim=0)) == 12
+    for first, second in ((-1, 0), (3, 0), (0, -7), (0, 4)):
+        assert torch.equal(asked(first, second), asked(0, 0))
