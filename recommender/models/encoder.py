@@ -53,7 +53,7 @@ class Encoder(nn.Module):
         self.user = nn.ParameterList(torch.randn(size, d) * d**-0.5 / 2 for size in user_sizes)
         self.strength = nn.Parameter(torch.zeros(d))
         self.bias = nn.Parameter(torch.zeros(items))
-        self.blank, self.reach = config.blank, config.reach
+        self.blank, self.reach = config.blank, min(config.reach, max_length)
         self.dropout = nn.Dropout(config.dropout)
         self.by_distance = nn.Embedding(max_length, config.heads)
         self.by_time = nn.Embedding(_TIME_BUCKETS, config.heads)
@@ -82,9 +82,8 @@ class Encoder(nn.Module):
             x_BLD = x_BLD * keep_BL1
         x_BLD = self.dropout(x_BLD + self._user(user.features_BU)[:, None, :])
 
-        # A graph is of any length: what follows of the longest alone is a constant of it.
-        longest = min(self.reach, self.by_distance.num_embeddings)
-        most = longest if last_only else user.history_BL.shape[1]
+        # A graph is of any length: what follows of `reach` alone is a constant of it.
+        most = self.reach if last_only else user.history_BL.shape[1]
         bias_BHLL = self._attention_bias(user.history_BL, user.time_BL, self._by_steps(most))
         x = x_BLD
         for layer in self.layers:

@@ -174,8 +174,8 @@ class Tables(nn.Module):
         columns = sum(name.startswith("affinity_") for name in state)
         self._affinities = tuple(f"affinity_{column}" for column in range(columns))
         sizes = torch.tensor([len(state[name]) for name in self._affinities], dtype=torch.int64)
-        self.register_buffer("_sizes", sizes, persistent=False)
-        self._sizes: Tensor
+        self.register_buffer("_affinity_sizes", sizes, persistent=False)
+        self._affinity_sizes: Tensor
         self.trend: Tensor
         self.trend_start: Tensor
         self.trend_step: Tensor
@@ -226,4 +226,4 @@ class Tables(nn.Module):
     def affinity(self, features_BU: Tensor) -> Tensor:
         """[B, U, N]: of each user column."""
         tables = [getattr(self, name) for name in self._affinities]
-        return F.embedding(row_of_each(features_BU, self._sizes), torch.cat(tables))
+        return F.embedding(row_of_each(features_BU, self._affinity_sizes), torch.cat(tables))
